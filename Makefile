@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Everything built goes under build/. V=1 shows the commands. `make help` lists the targets.
+
+VERSION := $(shell cat VERSION)
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+B := build
+
+CC ?= gcc
+CLANG ?= clang
+BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+PKGS := libbpf libnl-3.0 libnl-route-3.0 sqlite3 jansson libconfuse libcap-ng smartcols
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla \
+	-Wno-missing-field-initializers
+WERROR := $(if $(CI),-Werror)
+CPPFLAGS += -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -Iinclude -Isrc -I$(B) -MMD -MP
+CFLAGS ?= -O2 -g
+CFLAGS += -std=gnu17 -fstack-protector-strong $(WARN) $(WERROR) $(PKG_CFLAGS)
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+LDFLAGS += -Wl,--as-needed
+SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter \
+	-Wno-address-of-packed-member -Iinclude -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+# A program is src/NAME.c with main(); every other file of src/ is a member of one archive.
+PROGS := sluiced sluice
+CORE := $(filter-out $(PROGS:%=src/%.c),$(wildcard src/*.c))
+UNIT := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
+BPFTEST := $(patsubst tests/bpf/test_%.c,%,$(wildcard tests/bpf/test_*.c))
+TOOLS := $(patsubst tests/tools/%.c,%,$(wildcard tests/tools/*.c))
+KERNEL := $(patsubst tests/kernel/fact_%.c,%,$(wildcard tests/kernel/fact_*.c))
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.PHONY: all demo check check-unit check-bpf check-net check-crash check-kernel fuzz bench lint install deb clean help setup
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: $(PROGS:%=$(B)/%) $(TOOLS:%=$(B)/tools/%)
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make                build the daemon, the command and the tests' tools
+## make demo           as root: install what is needed, build, run the collision scenario, clean up
+## make check          as root: install what is needed, build, run every test
+## make check-unit     parts of it: unit (ASan, UBSan), bpf, net, crash, kernel
+## make fuzz           fuzz each parser, FUZZ_SECONDS each (default 60)
+## make bench          measure, against nftables
+## make lint           formatting, static analysis, manual pages, shell scripts
+## make install        into DESTDIR and PREFIX
+## make deb            a Debian package, in build/
+## make clean          remove build/
+
+setup:
+	@scripts/setup
+
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) include/sluice_abi.h include/sluice_flow.h
+	$(call say,BPF,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -c $< -o $@.full
+	$(Q)$(BPFTOOL) gen object $@ $@.full
+
+$(B)/%.skel.h: $(B)/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name $(subst -,_,$*)_bpf > $@
+
+SKELS := $(patsubst bpf/%.bpf.c,$(B)/%.skel.h,$(wildcard bpf/*.bpf.c))
+
+$(B)/obj/%.o: src/%.c | $(SKELS)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+# The sanitized archive serves the unit tests; SLUICE_FAULT compiles the crash points in.
+$(B)/san/%.o: src/%.c | $(SKELS)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -O1 $(SAN) -c $< -o $@
+
+$(B)/fault/%.o: src/%.c | $(SKELS)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -DSLUICE_FAULT $(CFLAGS) -c $< -o $@
+
+$(B)/obj/core.a: $(CORE:src/%.c=$(B)/obj/%.o)
+$(B)/san/core.a: $(CORE:src/%.c=$(B)/san/%.o)
+$(B)/fault/core.a: $(CORE:src/%.c=$(B)/fault/%.o)
+$(B)/%/core.a:
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar crs $@ $^
+
+$(PROGS:%=$(B)/%): $(B)/%: $(B)/obj/%.o $(B)/obj/core.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(B)/fault/sluiced: $(B)/fault/sluiced.o $(B)/fault/core.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(B)/tools/%: tests/tools/%.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -lpthread
+
+$(B)/unit/%: tests/unit/test_%.c $(B)/san/core.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(CFLAGS) -O1 $(SAN) $(LDFLAGS) $< $(B)/san/core.a $(LIBS) -lcmocka -o $@
+
+$(B)/bpftest/%: tests/bpf/test_%.c $(wildcard tests/bpf/*.h) $(B)/obj/core.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/bpf $(CFLAGS) $(LDFLAGS) $< $(B)/obj/core.a $(LIBS) -lcmocka -o $@
+
+$(B)/kernel/%: tests/kernel/fact_%.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/kernel $(CFLAGS) $(LDFLAGS) $< $(LIBS) -o $@
+
+$(B)/fuzz/%: tests/fuzz/fuzz_%.c $(CORE) | $(SKELS)
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g $(PKG_CFLAGS) -fsanitize=fuzzer,address,undefined $< $(CORE) $(LIBS) -o $@
+
+UNIT_BINS := $(UNIT:%=$(B)/unit/%)
+BPF_BINS := $(BPFTEST:%=$(B)/bpftest/%)
+KERNEL_BINS := $(KERNEL:%=$(B)/kernel/%)
+FUZZ_BINS := $(FUZZ:%=$(B)/fuzz/%)
+
+check: setup
+	$(Q)$(MAKE) --no-print-directory check-build
+	$(Q)tests/run unit bpf kernel net crash fuzz
+
+.PHONY: check-build
+check-build: all $(UNIT_BINS) $(BPF_BINS) $(KERNEL_BINS) $(B)/fault/sluiced $(FUZZ_BINS)
+
+check-unit: $(UNIT_BINS)
+	$(Q)tests/run unit
+check-bpf: $(BPF_BINS)
+	$(Q)tests/run bpf
+check-kernel: $(KERNEL_BINS)
+	$(Q)tests/run kernel
+check-net: all
+	$(Q)tests/run net
+check-crash: all $(B)/fault/sluiced
+	$(Q)tests/run crash
+fuzz: $(FUZZ_BINS)
+	$(Q)FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) tests/run fuzz
+
+demo: setup
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)netns-lab/lab run collision
+
+lint:
+	$(Q)scripts/lint
+
+install: $(PROGS:%=$(B)/%)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/sluice \
+		$(DESTDIR)/lib/systemd/system
+	install -m 755 $(B)/sluiced $(DESTDIR)$(PREFIX)/sbin/sluiced
+	install -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -m 644 scripts/sluiced.service $(DESTDIR)/lib/systemd/system/sluiced.service
+	[ -e $(DESTDIR)$(SYSCONFDIR)/sluice/sluice.conf ] || \
+		install -m 644 scripts/sluice.conf $(DESTDIR)$(SYSCONFDIR)/sluice/sluice.conf
+	for page in man/*.[1-8]; do \
+		section=$${page##*.}; \
+		install -d $(DESTDIR)$(PREFIX)/share/man/man$$section; \
+		install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/; \
+	done
+
+deb: $(PROGS:%=$(B)/%)
+	$(Q)scripts/deb
+
+clean:
+	rm -rf $(B)
+
+-include $(wildcard $(B)/*/*.d)

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Finding a port. Exact: it fails only when every port that could serve has been looked at and is taken.
+ * Overload: the rev entry, inserted with BPF_NOEXIST, is the arbiter between CPUs. Endpoint-independent: a bit of
+ * the block's word, set by compare-and-swap. In both, the tuple is claimed first and the kernel asked for a socket afterwards: a socket
+ * that connects meanwhile either is seen here, or finds our claim in the guard.
+ */
+#ifndef ALLOC_BPF_H
+#define ALLOC_BPF_H
+
+#include "flow.bpf.h"
+#include "sock.bpf.h"
+
+enum alloc_result {
+	ALLOC_FULL,
+	ALLOC_OK,
+	ALLOC_TABLE,
+	ALLOC_NO_SLICE,
+};
+
+/*
+ * Too large for the 512 bytes of stack that all frames of a program share, so it stands in a per-CPU row. TC programs run
+ * with bottom halves off: nothing else uses the row meanwhile.
+ */
+struct alloc {
+	struct sluice_flow_key fk; /* the inner end's */
+	struct sluice_flow_key rk;
+	struct sluice_flow val;
+	struct sluice_full_key full_key;
+	struct sluice_full full_val;
+	__u64 now_ns;
+	__u64 skip; /* EIM: ports of this block that a socket has */
+	__u32 now_s;
+	__u32 start;       /* random: where in a slice to begin */
+	__u32 slice_start; /* which slice to begin with */
+	__u32 held_base, held_n;
+	__u32 first, nports, block_base;
+	__u32 block, visited; /* EIM */
+	__u32 result;
+	__u16 pool;
+	__u8 l4;
+	__u8 eim;
+};
+
+CPU_ROWS(scratch, struct alloc, 1);
+
+/* What the loops' callbacks get: a context cannot be kept in a map. */
+struct alloc_loop {
+	struct __sk_buff *skb;
+	struct alloc *a;
+};
+
+#define SIP_ROUND(v0, v1, v2, v3)                \
+	do {                                     \
+		v0 += v1;                        \
+		v1 = (v1 << 13 | v1 >> 51) ^ v0; \
+		v0 = v0 << 32 | v0 >> 32;        \
+		v2 += v3;                        \
+		v3 = (v3 << 16 | v3 >> 48) ^ v2; \
+		v0 += v3;                        \
+		v3 = (v3 << 21 | v3 >> 43) ^ v0; \
+		v2 += v1;                        \
+		v1 = (v1 << 17 | v1 >> 47) ^ v2; \
+		v2 = v2 << 32 | v2 >> 32;        \
+	} while (0)
+
+/* SipHash-1-3 (Aumasson, Bernstein 2012) of three words, keyed by the load's secret. */
+GLOBAL __u64 keyed_hash(__u64 a, __u64 b, __u64 c)
+{
+	__u64 k0 = secret[0], k1 = secret[1];
+	__u64 v0 = k0 ^ 0x736f6d6570736575ULL, v1 = k1 ^ 0x646f72616e646f6dULL;
+	__u64 v2 = k0 ^ 0x6c7967656e657261ULL, v3 = k1 ^ 0x7465646279746573ULL;
+	const __u64 end = 24ULL << 56;
+
+	v3 ^= a;
+	SIP_ROUND(v0, v1, v2, v3);
+	v0 ^= a;
+	v3 ^= b;
+	SIP_ROUND(v0, v1, v2, v3);
+	v0 ^= b;
+	v3 ^= c;
+	SIP_ROUND(v0, v1, v2, v3);
+	v0 ^= c;
+	v3 ^= end;
+	SIP_ROUND(v0, v1, v2, v3);
+	v0 ^= end;
+	v2 ^= 0xff;
+	SIP_ROUND(v0, v1, v2, v3);
+	SIP_ROUND(v0, v1, v2, v3);
+	SIP_ROUND(v0, v1, v2, v3);
+	return v0 ^ v1 ^ v2 ^ v3;
+}
+
+static __always_inline __u32 lowest_bit(__u64 w)
+{
+	__u32 n = 0;
+
+	if (!(w & 0xffffffffULL)) {
+		n += 32;
+		w >>= 32;
+	}
+	if (!(w & 0xffff)) {
+		n += 16;
+		w >>= 16;
+	}
+	if (!(w & 0xff)) {
+		n += 8;
+		w >>= 8;
+	}
+	if (!(w & 0xf)) {
+		n += 4;
+		w >>= 4;
+	}
+	if (!(w & 3)) {
+		n += 2;
+		w >>= 2;
+	}
+	return n + !(w & 1);
+}
+
+static long try_overload(__u32 i, struct alloc_loop *l)
+{
+	struct alloc *a = l->a;
+	__u32 off = (a->start + i) & (a->nports - 1);
+	__u32 row = sluice_block_row(a->block_base, a->nports, a->l4, off);
+	struct sluice_block *b = bpf_map_lookup_elem(&blocks, &row);
+	struct sluice_flow *r;
+	long err;
+
+	if (!b || b->mode != SLUICE_BLOCK_OVERLOAD)
+		return 0;
+	a->rk.dport = bpf_htons(a->first + off);
+	r = bpf_map_lookup_elem(&rev, &a->rk);
+	if (r && (rev_alive(&a->rk, r, a->now_s, 0) || !rev_reclaim(&a->rk, r)))
+		return 0;
+	err = bpf_map_update_elem(&rev, &a->rk, &a->val, BPF_NOEXIST);
+	if (err == -EEXIST)
+		return 0;
+	if (err) {
+		a->result = ALLOC_TABLE;
+		return 1;
+	}
+	if (sock_at(l->skb, &a->rk)) {
+		bpf_map_delete_elem(&rev, &a->rk);
+		return 0;
+	}
+	a->result = ALLOC_OK;
+	return 1;
+}
+
+/* One attempt in the current block; on to the next block when it has nothing left. */
+static long try_eim(__u32 i, struct alloc_loop *l)
+{
+	struct alloc *a = l->a;
+	__u32 nblocks = a->nports / SLUICE_BLOCK_PORTS, rot = a->start % SLUICE_BLOCK_PORTS, bit;
+	__u32 row =
+		sluice_block_row(a->block_base, a->nports, a->l4, a->block * SLUICE_BLOCK_PORTS);
+	struct sluice_block *b = bpf_map_lookup_elem(&blocks, &row);
+	__u64 bits, unused;
+
+	if (!b)
+		return 1;
+	bits = *(volatile __u64 *)&b->bits;
+	unused = b->mode == SLUICE_BLOCK_EIM ? ~(bits | a->skip) : 0;
+	if (!unused) {
+		a->block = (a->block + 1) & (nblocks - 1);
+		a->skip = 0;
+		return ++a->visited >= nblocks;
+	}
+	unused = rot ? unused >> rot | unused << (SLUICE_BLOCK_PORTS - rot) : unused;
+	bit = (lowest_bit(unused) + rot) % SLUICE_BLOCK_PORTS;
+	if (__sync_val_compare_and_swap(&b->bits, bits, bits | 1ULL << bit) != bits)
+		return 0;
+	a->rk.dport = bpf_htons(a->first + a->block * SLUICE_BLOCK_PORTS + bit);
+	if (sock_at(l->skb, &a->rk)) {
+		__sync_fetch_and_and(&b->bits, ~(1ULL << bit));
+		a->skip |= 1ULL << bit;
+		return 0;
+	}
+	a->result = ALLOC_OK;
+	return 1;
+}
+
+/* Look through one slice. Leaves the outer end in a->rk.dst, dport and the slice in a->val. */
+static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
+{
+	struct sluice_slice *sl = slice_row(row);
+	struct alloc *a = l->a;
+	struct sluice_full *fv;
+	__u32 *rel;
+
+	if (!sl || sl->state != SLUICE_SLICE_HELD || sl->pool != a->pool ||
+	    slice_fenced(sl, a->now_ns))
+		return 0;
+	rel = bpf_map_lookup_elem(&released, &row);
+	if (!rel)
+		return 0;
+	if (a->result == ALLOC_NO_SLICE)
+		a->result = ALLOC_FULL;
+	a->first = sl->first;
+	a->nports = sl->last - sl->first + 1;
+	a->block_base = sl->block_base;
+	a->rk.dst = sl->addr;
+	a->val.slice = row;
+	a->val.epoch = sl->epoch;
+	if (a->eim) {
+		a->block = (a->start / SLUICE_BLOCK_PORTS) & (a->nports / SLUICE_BLOCK_PORTS - 1);
+		a->visited = 0;
+		a->skip = 0;
+		/* Room for every port that a socket may have, and for swaps lost to other CPUs. */
+		bpf_loop(2 * a->nports + 1024, try_eim, l, 0);
+		return 0;
+	}
+	a->full_key.dst = a->rk.src;
+	a->full_key.dport = a->rk.sport;
+	a->full_key.l4 = a->l4;
+	a->full_key.slice = row;
+	a->full_val.released = *(volatile __u32 *)rel;
+	a->full_val.at_s = a->now_s;
+	fv = bpf_map_lookup_elem(&full, &a->full_key);
+	if (fv && fv->released == a->full_val.released && fv->at_s == a->full_val.at_s)
+		return 0;
+	bpf_loop(a->nports, try_overload, l, 0);
+	if (a->result == ALLOC_FULL)
+		bpf_map_update_elem(&full, &a->full_key, &a->full_val, BPF_ANY);
+	return 0;
+}
+
+static long try_slice(__u32 i, struct alloc_loop *l)
+{
+	struct alloc *a = l->a;
+	__u32 at = a->held_base + (a->slice_start + i) % a->held_n, *row;
+
+	row = bpf_map_lookup_elem(&held, &at);
+	if (row)
+		alloc_slice(l, *row);
+	return a->result == ALLOC_OK || a->result == ALLOC_TABLE;
+}
+
+#endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Parsing: one struct pkt, filled once, from packet pointers that TC and XDP both have. Nothing is decided here; what is
+ * wrong with a packet is noted in bad, and acted on only where the packet turns out to be ours to judge.
+ */
+#ifndef PKT_BPF_H
+#define PKT_BPF_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+
+#include "sluice_abi.h"
+
+#define NOT_BAD 0xff
+
+/* RFC 792. <linux/icmp.h> has it too, but with it the C library's socket headers. */
+struct icmp_hdr {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+
+enum icmp_type {
+	ICMP_ECHO_REPLY = 0,
+	ICMP_UNREACHABLE = 3,
+	ICMP_SOURCE_QUENCH = 4,
+	ICMP_ECHO = 8,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETER_PROBLEM = 12,
+};
+
+enum pkt_kind {
+	PKT_DATA,       /* TCP, UDP */
+	PKT_ECHO,       /* ICMP echo request */
+	PKT_ECHO_REPLY, /* ICMP echo reply */
+	PKT_ICMP_ERROR,
+};
+
+/* CLOCK_BOOTTIME, read once for each packet that is ours to judge. */
+struct now {
+	__u64 ns;
+	__u32 s;
+};
+
+struct pkt {
+	union sluice_addr src;
+	union sluice_addr dst;
+	__be16 sport; /* ICMP echo request: the query id; reply: 0 */
+	__be16 dport; /* ICMP echo reply: the query id; request: 0 */
+	__be16 moved; /* guard: the port that the socket's flow was moved to */
+	__u16 l3_off;
+	__u16 l4_off;
+	__u32 len;
+	struct now now;
+	__u8 proto; /* IPPROTO_; of an ICMP error: that of the packet it quotes */
+	__u8 l4;    /* enum sluice_l4 */
+	__u8 kind;
+	__u8 tcp; /* flags byte */
+	__u8 bad; /* enum sluice_reason, or NOT_BAD */
+	bool v6;
+	bool incoming; /* towards a shared address: quoted packets are looked into */
+};
+
+enum parse_result {
+	PARSE_OK,
+	PARSE_SHORT,  /* more of the packet must be made linear */
+	PARSE_NOT_IP, /* nothing of ours, or too short to have addresses */
+};
+
+/* A header's worth beyond the longest IPv4 header, with a quoted one behind it. */
+#define PULL_LEN (ETH_HLEN + 60 + 8 + 60 + 20)
+
+static __always_inline void addr_set_v4(union sluice_addr *a, __be32 v4)
+{
+	a->d[0] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline bool addr_eq(const union sluice_addr *a, const union sluice_addr *b)
+{
+	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
+}
+
+static __always_inline int l4_index(__u8 proto)
+{
+	switch (proto) {
+	case IPPROTO_TCP:
+		return SLUICE_TCP;
+	case IPPROTO_UDP:
+		return SLUICE_UDP;
+	case IPPROTO_ICMP:
+		return SLUICE_ICMP;
+	}
+	return -1;
+}
+
+/*
+ * An ICMP error: the flow it is about is the quoted packet's, seen from the remote end, so that the keys come out as for
+ * a packet that arrives. The quoted addresses replace src; the error's own source may be any router.
+ */
+static __always_inline int parse_quoted_v4(void *icmp, void *end, __u32 l4_len, struct pkt *p)
+{
+	struct iphdr *ip = icmp + sizeof(struct icmp_hdr);
+	__u32 ihl;
+	__be16 *ports;
+
+	if (l4_len < sizeof(struct icmp_hdr) + sizeof(*ip) + 8) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	if ((void *)(ip + 1) > end)
+		return PARSE_SHORT;
+	ihl = ip->ihl * 4;
+	if (ip->version != 4 || ihl < sizeof(*ip) || l4_len < sizeof(struct icmp_hdr) + ihl + 8) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	ports = (void *)ip + ihl;
+	if ((void *)(ports + 4) > end)
+		return PARSE_SHORT;
+	if (ip->saddr != p->dst.w[3]) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	addr_set_v4(&p->src, ip->daddr);
+	p->proto = ip->protocol;
+	switch (ip->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+		p->dport = ports[0];
+		p->sport = ports[1];
+		break;
+	case IPPROTO_ICMP: /* a query: type, code, checksum, id */
+		p->dport = ports[2];
+		p->sport = 0;
+		break;
+	default:
+		p->bad = SLUICE_DROP_proto;
+	}
+	return PARSE_OK;
+}
+
+static __always_inline int parse_l4(void *l4, void *end, __u32 l4_len, struct pkt *p)
+{
+	switch (p->proto) {
+	case IPPROTO_TCP: {
+		struct tcphdr *tcp = l4;
+		__u8 flags;
+
+		if (l4_len < sizeof(*tcp))
+			goto malformed;
+		if ((void *)(tcp + 1) > end)
+			return PARSE_SHORT;
+		flags = ((__u8 *)tcp)[13];
+		p->sport = tcp->source;
+		p->dport = tcp->dest;
+		p->tcp =
+			flags & (SLUICE_TCP_FIN | SLUICE_TCP_SYN | SLUICE_TCP_RST | SLUICE_TCP_ACK);
+		if (tcp->doff * 4 < sizeof(*tcp) || tcp->doff * 4 > l4_len)
+			goto malformed;
+		/* No sequence of RFC 9293 has them together, nor none of them at all. Port 0 is nobody's. */
+		if (!p->tcp || !tcp->source || !tcp->dest ||
+		    ((flags & SLUICE_TCP_SYN) && (flags & (SLUICE_TCP_FIN | SLUICE_TCP_RST))))
+			goto malformed;
+		return PARSE_OK;
+	}
+	case IPPROTO_UDP: {
+		struct udphdr *udp = l4;
+
+		if (l4_len < sizeof(*udp))
+			goto malformed;
+		if ((void *)(udp + 1) > end)
+			return PARSE_SHORT;
+		p->sport = udp->source;
+		p->dport = udp->dest;
+		if (bpf_ntohs(udp->len) < sizeof(*udp) || bpf_ntohs(udp->len) > l4_len ||
+		    !udp->source || !udp->dest)
+			goto malformed;
+		return PARSE_OK;
+	}
+	case IPPROTO_ICMP: {
+		struct icmp_hdr *icmp = l4;
+
+		if (p->v6) {
+			p->bad = SLUICE_DROP_proto;
+			return PARSE_OK;
+		}
+		if (l4_len < sizeof(*icmp))
+			goto malformed;
+		if ((void *)(icmp + 1) > end)
+			return PARSE_SHORT;
+		switch (icmp->type) {
+		case ICMP_ECHO:
+			p->kind = PKT_ECHO;
+			p->sport = icmp->id;
+			if (icmp->code)
+				goto malformed;
+			return PARSE_OK;
+		case ICMP_ECHO_REPLY:
+			p->kind = PKT_ECHO_REPLY;
+			p->dport = icmp->id;
+			if (icmp->code)
+				goto malformed;
+			return PARSE_OK;
+		case ICMP_UNREACHABLE:
+		case ICMP_TIME_EXCEEDED:
+		case ICMP_PARAMETER_PROBLEM:
+		case ICMP_SOURCE_QUENCH:
+			p->kind = PKT_ICMP_ERROR;
+			return p->incoming ? parse_quoted_v4(l4, end, l4_len, p) : PARSE_OK;
+		}
+		p->bad = SLUICE_DROP_icmp_type;
+		return PARSE_OK;
+	}
+	}
+	p->bad = SLUICE_DROP_proto;
+	return PARSE_OK;
+malformed:
+	p->bad = SLUICE_DROP_malformed;
+	return PARSE_OK;
+}
+
+static __always_inline int parse_v4(void *data, void *end, bool gso, struct pkt *p)
+{
+	struct iphdr *ip = data + p->l3_off;
+	__u32 room = p->len - p->l3_off, ihl, tot;
+
+	if (p->len < p->l3_off + sizeof(*ip))
+		return PARSE_NOT_IP;
+	if ((void *)(ip + 1) > end)
+		return PARSE_SHORT;
+	addr_set_v4(&p->src, ip->saddr);
+	addr_set_v4(&p->dst, ip->daddr);
+	p->proto = ip->protocol;
+	ihl = ip->ihl * 4;
+	tot = bpf_ntohs(ip->tot_len);
+	if (gso && !tot)
+		tot = room; /* BIG TCP: the length does not fit */
+	if (ip->version != 4 || ihl < sizeof(*ip) || tot < ihl || tot > room) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	p->l4_off = p->l3_off + ihl;
+	if (ip->frag_off & bpf_htons(0x3fff)) { /* more fragments, or an offset */
+		p->bad = SLUICE_DROP_fragment;
+		return PARSE_OK;
+	}
+	return parse_l4((void *)ip + ihl, end, tot - ihl, p);
+}
+
+/* IPv6 without extension headers; what has them is counted as proto until they are walked. */
+static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt *p)
+{
+	struct ipv6hdr *ip = data + p->l3_off;
+	__u32 room = p->len - p->l3_off, payload;
+
+	if (p->len < p->l3_off + sizeof(*ip))
+		return PARSE_NOT_IP;
+	if ((void *)(ip + 1) > end)
+		return PARSE_SHORT;
+	p->v6 = true;
+	__builtin_memcpy(&p->src, &ip->saddr, sizeof(p->src));
+	__builtin_memcpy(&p->dst, &ip->daddr, sizeof(p->dst));
+	p->proto = ip->nexthdr;
+	payload = bpf_ntohs(ip->payload_len);
+	if (gso && !payload)
+		payload = room - sizeof(*ip);
+	if (ip->version != 6 || payload > room - sizeof(*ip)) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	p->l4_off = p->l3_off + sizeof(*ip);
+	return parse_l4(ip + 1, end, payload, p);
+}
+
+/* len: bytes of the whole packet from data on, whether linear or not. */
+static __always_inline int parse(void *data, void *end, __u32 len, __u16 l3_off, __be16 ethertype,
+				 bool gso, bool incoming, struct pkt *p)
+{
+	int l4, ret;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	p->bad = NOT_BAD;
+	p->incoming = incoming;
+	p->l3_off = l3_off;
+	p->len = len;
+	if (ethertype == bpf_htons(ETH_P_IP))
+		ret = parse_v4(data, end, gso, p);
+	else if (ethertype == bpf_htons(ETH_P_IPV6))
+		ret = parse_v6(data, end, gso, p);
+	else
+		return PARSE_NOT_IP;
+	l4 = l4_index(p->proto);
+	if (l4 >= 0)
+		p->l4 = l4;
+	return ret;
+}
+
+#endif

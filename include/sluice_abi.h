@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The data plane's ABI: the layout of every pinned map and of the events, shared by the BPF programs and
+ * by user space. Nothing else may be shared between them.
+ *
+ * Rules: fixed-width types, explicit padding that is always zero, static asserts on size. A change of
+ * any layout or meaning raises SLUICE_ABI; a daemon refuses pins with another number (see dp.c).
+ * Addresses and ports in keys are in network byte order, everything else is in host order. IPv4
+ * addresses are stored v4-mapped (::ffff:a.b.c.d, RFC 4291 2.5.5.2). All times are CLOCK_BOOTTIME.
+ */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#include <linux/types.h>
+
+#define SLUICE_ABI 1
+
+/* Sizes of the fixed tables. The flow tables are sized when they are created ("max-flows"). */
+#define SLUICE_MAX_ADDRS 1024
+#define SLUICE_MAX_SLICES \
+	16384 /* rows: every address has 65536 / slice-size of them, held or not */
+#define SLUICE_MAX_POOLS    64
+#define SLUICE_MAX_BLOCKS   98304 /* 1024 held slices of 2048 ports, three protocols */
+#define SLUICE_MAX_PREFIXES 4096
+#define SLUICE_BLOCK_PORTS  64 /* one 64-bit word of use bits */
+
+#define SLUICE_NEVER (~0ULL) /* a deadline that does not come */
+#define SLUICE_DEAD  (~0U)   /* in flow.seen_s: claimed for removal, treat as absent */
+
+/* What goes through the slices, as an index of per-protocol tables. */
+enum sluice_l4 {
+	SLUICE_TCP,
+	SLUICE_UDP,
+	SLUICE_ICMP,
+	SLUICE_L4_MAX,
+};
+
+union sluice_addr {
+	__u8 b[16];
+	__be32 w[4];
+	__u64 d[2];
+};
+
+/*
+ * Key of both flow tables.
+ * fwd: src, sport = the inner end; dst, dport = the remote end, zero for an endpoint-independent mapping.
+ * rev: src, sport = the remote end, masked as the pool's filtering says; dst, dport = the outer end.
+ * For ICMP echo the query id stands for the local port, and the remote port is zero.
+ */
+struct sluice_flow_key {
+	union sluice_addr src;
+	union sluice_addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto; /* IPPROTO_ */
+	__u8 pad;
+	__u16 zone; /* whose inner addresses these are: SLUICE_ZONE_; always 0 in rev */
+};
+
+enum sluice_zone {
+	SLUICE_ZONE_CLIENTS = 0,
+	SLUICE_ZONE_LOCAL = 0xffff, /* a socket of this machine whose tuple was taken */
+};
+
+/*
+ * Value of both flow tables. In overload mode a flow is one fwd and one rev entry, and a direction's packets write only
+ * their own. In endpoint-independent mode fwd holds the mapping, and rev one session for each remote end that the filtering
+ * tells apart; both directions write the session. What state a flow is in, and when it ends, is derived
+ * (sluice_flow.h), so no packet waits for another one's lock.
+ */
+struct sluice_flow {
+	union {
+		union sluice_addr addr; /* rev: inner address */
+		__u32 sessions;         /* fwd, mapping: rev entries that belong to it */
+	};
+	__be16 port;  /* fwd: outer port; rev: inner port */
+	__be16 rport; /* rev: remote port of the first packet, for listings where the key masks it */
+	__u32 slice;  /* row of the slice that the outer port is in; its address is the outer one */
+	__u32 epoch;  /* that row's epoch when the flow began; another one now means: dead */
+	__u32 seen_s;    /* last packet that refreshes this entry, whole seconds, or SLUICE_DEAD */
+	__u16 timeout_s; /* UDP, ICMP, and mappings: idle time, the longest of what it was used for */
+	__u16 zone;      /* rev: zone of the inner end */
+	__u8 tcp;        /* SLUICE_TCP_ bits sent; fwd: by the inner end; rev: by the remote end */
+	__u8 tcp_out;    /* rev of a mapping: bits sent by the inner end */
+	__u8 flags;      /* SLUICE_FLOW_ */
+	__u8 pad;
+};
+
+enum sluice_tcp_bits {
+	SLUICE_TCP_FIN = 0x01,
+	SLUICE_TCP_SYN = 0x02,
+	SLUICE_TCP_RST = 0x04,
+	SLUICE_TCP_ACK = 0x10,
+	SLUICE_TCP_LAST = 0x80, /* sent something without FIN after both directions' FIN */
+};
+
+enum sluice_flow_flags {
+	SLUICE_FLOW_EIM = 0x01,   /* fwd: a mapping; rev: belongs to one */
+	SLUICE_FLOW_LOCAL = 0x02, /* the inner end is a socket of this machine */
+	SLUICE_FLOW_PERMIT =
+		0x04, /* rev: no session, only lets a remote in (endpoint-independent TCP) */
+};
+
+enum sluice_mapping {
+	SLUICE_OVERLOAD, /* address-and-port-dependent, one port for many destinations */
+	SLUICE_EIM,      /* endpoint-independent */
+};
+
+enum sluice_filtering {
+	SLUICE_FILTER_ADDRESS, /* address-dependent */
+	SLUICE_FILTER_NONE,    /* endpoint-independent */
+	SLUICE_FILTER_PORT,    /* address-and-port-dependent */
+};
+
+enum sluice_unleased {
+	SLUICE_UNLEASED_ALLOW,
+	SLUICE_UNLEASED_REPORT,
+	SLUICE_UNLEASED_DENY,
+};
+
+/* Idle times, whole seconds (RFC 4787 REQ-5, RFC 5382 REQ-5, RFC 5508 REQ-2, RFC 7857 2). */
+struct sluice_timers {
+	__u32 tcp_established;
+	__u32 tcp_opening;
+	__u32 tcp_closing;
+	__u32 tcp_time_wait;
+	__u32 tcp_reset;
+	__u32 udp;
+	__u32 udp_short; /* destination ports 53 and 123 */
+	__u32 icmp;
+};
+
+/* Row of map "conf" (one row, mmapable): what the whole data plane must know. */
+struct sluice_conf {
+	__u32 abi;
+	__u32 max_flows;
+	__u32 swept_s;    /* when the daemon last swept: stale means it is not there */
+	__u32 event_rate; /* events a second, CPU and kind at most */
+	__u64 pad[6];
+};
+
+/* Map "addrs": shared address -> where its rows begin. */
+struct sluice_addr_row {
+	__u32 base; /* row of port 0's slice; row = base + (port >> shift) */
+	__u16 pool; /* row of the pool */
+	__u8 shift; /* log2 of the slice size */
+	__u8 pad;
+};
+
+enum sluice_slice_state {
+	SLUICE_SLICE_NONE, /* not this machine's */
+	SLUICE_SLICE_HELD,
+};
+
+/*
+ * Row of map "slices" (mmapable; user space stores state last when it fills a row, first when it empties
+ * one, and not_after_ns as one word).
+ */
+struct sluice_slice {
+	union sluice_addr addr;
+	__u64 not_after_ns; /* no packet passes from this moment on */
+	__u32 epoch;
+	__u32 block_base; /* row of its first block; see sluice_block_row() */
+	__u16 first;
+	__u16 last;
+	__u16 pool;
+	__u16 fresh_s; /* the shortest of the pool's timers: a flow seen within it needs no closer look */
+	__u8 state;
+	__u8 pad[23]; /* room for the next hop of another machine's slice */
+};
+
+/* Row of map "pools" (mmapable). */
+struct sluice_pool {
+	char name[32];
+	__u64 held;        /* first row in map "held" << 32 | number of rows: stored as one word */
+	__u8 mapping[4];   /* enum sluice_mapping, by enum sluice_l4 */
+	__u8 filtering[4]; /* enum sluice_filtering */
+	__u8 mixed[4];     /* flows of the other mapping may still be there: a change drains */
+	__u8 unleased;
+	__u8 used; /* row in use */
+	__u16 pad;
+	struct sluice_timers timers;
+	__u64 pad2[4];
+};
+
+/* Row of map "blocks" (mmapable): 64 ports of one slice and protocol. */
+struct sluice_block {
+	__u64 bits; /* EIM: ports in use */
+	__u32 mode; /* enum sluice_block_mode */
+	__u32 pad;
+};
+
+enum sluice_block_mode {
+	SLUICE_BLOCK_FREE, /* nobody may take ports from it */
+	SLUICE_BLOCK_OVERLOAD,
+	SLUICE_BLOCK_EIM,
+};
+
+/* Row of the block that holds a port. nports: ports in the slice; offset: port - first. */
+static inline __u32 sluice_block_row(__u32 block_base, __u32 nports, __u32 l4, __u32 offset)
+{
+	return block_base + l4 * (nports / SLUICE_BLOCK_PORTS) + offset / SLUICE_BLOCK_PORTS;
+}
+
+/* Keys of the longest-prefix maps "clients" (pool 0) and "no_nat". prefixlen counts from pool on. */
+struct sluice_lpm_key {
+	__u32 prefixlen;
+	__u32 pool;
+	union sluice_addr addr;
+};
+#define SLUICE_LPM_POOL_BITS 32
+
+/* Map "full": this destination found no port in this slice, in this second, at this release count. */
+struct sluice_full_key {
+	union sluice_addr dst;
+	__be16 dport;
+	__u8 l4;
+	__u8 pad;
+	__u32 slice;
+};
+
+struct sluice_full {
+	__u32 released;
+	__u32 at_s;
+};
+
+/* Why packets are dropped: X(name, help). The order is ABI; new ones go to the end. */
+#define SLUICE_REASONS(X)                                                                    \
+	X(escape, "shared source address with a port outside this machine's live slices")    \
+	X(spoof, "forwarded packet that claims a shared address as its source")              \
+	X(fenced, "the slice's deadline has passed: the hold must be renewed")               \
+	X(no_port, "every port of the pool that could serve the new flow is in use")         \
+	X(no_slice, "the client's pool holds no live slice on this machine")                 \
+	X(table_full, "the flow table is full: raise max-flows")                             \
+	X(unsolicited, "arrived for a port of ours that no flow and no socket uses")         \
+	X(foreign, "arrived for a slice of a shared address that another machine holds")     \
+	X(filtered, "arrived for a mapping that has not sent to this remote end")            \
+	X(unleased, "a local socket uses a slice without a lease, and the pool denies that") \
+	X(fragment, "fragment of a packet that would need translation")                      \
+	X(malformed, "header that contradicts itself or is cut short")                       \
+	X(proto, "transport protocol that is not translated")                                \
+	X(icmp_type, "ICMP message that is neither an echo nor an error")                    \
+	X(icmp_error, "ICMP error that belongs to a translated flow")                        \
+	X(rewrite, "the kernel refused to change the packet")                                \
+	X(no_flow, "TCP segment that belongs to no flow and opens none")
+
+enum sluice_reason {
+#define SLUICE_X(name, help) SLUICE_DROP_##name,
+	SLUICE_REASONS(SLUICE_X)
+#undef SLUICE_X
+		SLUICE_REASON_MAX,
+};
+
+/* Per-CPU rows of map "drops", by enum sluice_reason. */
+struct sluice_count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Per-CPU rows of map "pool_stats", by pool row. Never reset while the pins live. */
+struct sluice_pool_stats {
+	struct sluice_count out; /* translated or guarded, towards the uplink */
+	struct sluice_count in;
+	__u64 created[4]; /* flows, by enum sluice_l4 */
+	__u64 ended[4];
+	__u64 refused[4];
+	__u64 resolved; /* socket flows moved to another port because NAT had theirs */
+	__u64 unleased; /* socket flows without a lease that were reported or denied */
+};
+
+/* Row of map "sweep" (one row, mmapable): what the last pass of the sweep program found. */
+struct sluice_sweep {
+	__u32 now_s;
+	__u32 pad;
+	__u64 seen;
+	__u64 reclaimed;
+	__u64 flows[4]; /* live ones, by enum sluice_l4 */
+};
+
+enum sluice_event_kind {
+	SLUICE_EVENT_DROP,     /* reason says why */
+	SLUICE_EVENT_RESOLVED, /* a socket's flow was moved: key is its fwd key, outer its new port */
+	SLUICE_EVENT_UNLEASED, /* a socket's first packet from a slice that has no leases */
+	SLUICE_EVENT_MAX,
+};
+
+#define SLUICE_EVENT_SNAP 96 /* bytes of the packet, from its IP header on */
+
+/* Records of the ring buffer "events". Rate-limited per kind; what was left out is counted in "event_stats". */
+struct sluice_event {
+	__u64 time_ns;
+	__u32 kind;
+	__u32 reason;
+	__u32 ifindex; /* where the packet came in; 0: made here */
+	__u16 pool;
+	__u16 snap_len; /* bytes in snap that are the packet's */
+	struct sluice_flow_key key;
+	__be16 outer_port;
+	__u16 pad[3];
+	__u8 snap[SLUICE_EVENT_SNAP];
+};
+
+/* Per-CPU rows of map "event_stats", by enum sluice_event_kind (drops: by reason, after the kinds). */
+struct sluice_event_stats {
+	__u64 sent;
+	__u64 limited; /* over the rate */
+	__u64 lost;    /* the ring was full */
+	__u32 window_s;
+	__u32 in_window;
+};
+#define SLUICE_EVENT_ROWS (SLUICE_EVENT_MAX + SLUICE_REASON_MAX)
+
+_Static_assert(sizeof(struct sluice_flow_key) == 40, "ABI");
+_Static_assert(sizeof(struct sluice_flow) == 40,
+	       "ABI: key and value and the kernel's 48 bytes are two cache lines");
+_Static_assert(sizeof(struct sluice_conf) == 64, "ABI");
+_Static_assert(sizeof(struct sluice_addr_row) == 8, "ABI");
+_Static_assert(sizeof(struct sluice_slice) == 64, "ABI");
+_Static_assert(sizeof(struct sluice_pool) == 120, "ABI");
+_Static_assert(sizeof(struct sluice_block) == 16, "ABI");
+_Static_assert(sizeof(struct sluice_lpm_key) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_full_key) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_event) == 168, "ABI");
+
+#endif

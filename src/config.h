@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The configuration: read with libconfuse, validated as a whole, immutable afterwards. A bad file is refused whole; every
+ * error names file, line, the offending value and what is allowed. Reading does no more than reading: whether an
+ * uplink exists is asked by host_check() so that this file stays testable without a network.
+ */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "addr.h"
+#include "errtext.h"
+#include "sluice_abi.h"
+
+#define CONFIG_NAME_MAX    31 /* pool and machine names: [A-Za-z0-9._-], first a letter or digit */
+#define CONFIG_UPLINKS_MAX 8
+#define CONFIG_PORT_MIN    1024 /* no slice below */
+#define CONFIG_SLICE_MIN   64   /* one block */
+#define CONFIG_SLICE_MAX   32768
+
+#define CONFIG_PATH_DEFAULT "/etc/sluice/sluice.conf"
+
+enum config_backend {
+	CONFIG_BACKEND_LOCAL,
+};
+
+struct config_pool {
+	char name[CONFIG_NAME_MAX + 1];
+	unsigned line;          /* where its section begins */
+	struct addr *addresses; /* prefixes expanded, sorted, unique in the whole file */
+	size_t n_addresses;
+	uint32_t slice_size; /* ports, a power of two */
+	/*
+	 * What the local backend holds: always whole slices, one entry each (a configured range of several slices is cut
+	 * up), sorted. With the key absent: every slice of every address from the first whole slice at or above 1024.
+	 */
+	struct range *slices;
+	size_t n_slices;
+	struct prefix *clients;
+	size_t n_clients;
+	struct prefix *no_nat;
+	size_t n_no_nat;
+	enum sluice_mapping mapping[SLUICE_L4_MAX]; /* ICMP is always endpoint-independent */
+	enum sluice_filtering filtering;            /* of endpoint-independent mappings */
+	enum sluice_unleased unleased;
+	char **tags; /* "key=value" */
+	size_t n_tags;
+};
+
+struct config {
+	char *path;                        /* the file it came from */
+	char machine[CONFIG_NAME_MAX + 1]; /* default: the host name up to the first dot */
+	char *state_dir;
+	char *control;
+	char *bpffs;
+	char *uplinks[CONFIG_UPLINKS_MAX]; /* interface names, unique */
+	size_t n_uplinks;
+	uint32_t max_flows; /* entries in each flow table; 1024 to 16777216, default 262144 */
+	uint32_t
+		icmp_rate; /* ICMP errors a second to clients that are refused; 0: none; default 100 */
+	bool set_sysctls; /* host { sysctl = "set" } (default) or "check" */
+	bool set_routes;  /* host { routes = "set" } (default) or "check" */
+	struct {
+		enum config_backend backend;
+		uint32_t
+			ttl_s; /* local: 0 (default): holds have no deadline; else 2 to 86400, renewed every third of it */
+	} fleet;
+	struct {
+		char *group; /* group that may use the control socket besides root; NULL: root only for changes */
+	} access;
+	struct config_pool *pools;
+	size_t n_pools;
+	char **warnings; /* things accepted that this version does not act on, as texts with file and line */
+	size_t n_warnings;
+};
+
+/*
+ * Read and validate path. On success *ret is a new configuration (config_free()). On failure returns -errno
+ * (-EINVAL for what the file says, else what opening it gave), fills err and leaves *ret untouched.
+ */
+int config_load(const char *path, struct config **ret, struct errtext *err);
+/* The same from memory; path is only for messages. text need not be NUL-terminated. */
+int config_parse(const char *path, const char *text, size_t len, struct config **ret,
+		 struct errtext *err);
+void config_free(struct config *c);
+
+/*
+ * May a running daemon go over from a to b without a restart? 0, or -EINVAL with the key that stands in the way
+ * (machine, state-dir, control, bpffs).
+ */
+int config_reloadable(const struct config *a, const struct config *b, struct errtext *err);
+
+#endif

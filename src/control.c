@@ -1,0 +1,752 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The connections of the control socket. One dispatch goes: receive (at most one recvmsg() for a
+ * client that has nothing else to do), turns (the clients with something to do, in a queue, each
+ * with a budget), timer. A client is freed only at the end of a turn.
+ */
+#include "control.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "control_priv.h"
+
+#define EVENTS_A_DISPATCH  32
+#define ACCEPTS_A_DISPATCH 8
+#define SEND_IOV           16
+#define DEAF_MS            1000
+#define ARMED_NOW          1
+
+/* clang-format off */
+__asm__(".pushsection .rodata\n"
+	".globl control_io_sluice\n"
+	".type control_io_sluice, %object\n"
+	"control_io_sluice:\n"
+	".incbin \"src/io.sluice.varlink\"\n"
+	".byte 0\n"
+	".size control_io_sluice, . - control_io_sluice\n"
+	".popsection\n");
+/* clang-format on */
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* ---- timer ---- */
+
+static void arm(struct control *s, uint64_t at_ms)
+{
+	struct itimerspec its = { 0 };
+
+	if (at_ms == s->armed_ms)
+		return;
+	/* A time that has passed fires at once; only an all zero one would disarm. */
+	if (at_ms == ARMED_NOW) {
+		its.it_value.tv_nsec = 1;
+	} else if (at_ms) {
+		its.it_value.tv_sec = (time_t)(at_ms / 1000);
+		its.it_value.tv_nsec = (long)(at_ms % 1000) * 1000000;
+	}
+	if (timerfd_settime(s->timer_fd, TFD_TIMER_ABSTIME, &its, NULL) == 0)
+		s->armed_ms = at_ms;
+	else
+		s->armed_ms = UINT64_MAX;
+}
+
+/* Have the client served in one of the next dispatches. */
+static void enqueue_turn(struct control_client *c)
+{
+	if (c->queued)
+		return;
+	TAILQ_INSERT_TAIL(&c->server->turns, c, turn);
+	c->queued = true;
+	arm(c->server, ARMED_NOW);
+}
+
+static uint64_t next_deadline(const struct control *s)
+{
+	uint64_t at = s->deaf_until_ms;
+	const struct control_client *c;
+
+	if (!TAILQ_EMPTY(&s->turns))
+		return ARMED_NOW;
+	TAILQ_FOREACH(c, &s->clients, link)
+	{
+		uint64_t end = c->half_since_ms + s->limits.half_message_ms;
+
+		if (c->half_since_ms && (at == 0 || end < at))
+			at = end;
+	}
+	return at;
+}
+
+/* ---- what goes out ---- */
+
+static void msg_unref(struct control_msg *m)
+{
+	if (--m->refs > 0)
+		return;
+	free(m->text);
+	free(m);
+}
+
+/* Takes text. NULL without memory. */
+static struct control_msg *msg_new(char *text, size_t len)
+{
+	struct control_msg *m = malloc(sizeof(*m));
+
+	if (!m) {
+		free(text);
+		return NULL;
+	}
+	*m = (struct control_msg){ .refs = 1, .len = len, .text = text };
+	return m;
+}
+
+static void out_pop(struct control_client *c)
+{
+	struct control_out *o = STAILQ_FIRST(&c->out);
+
+	STAILQ_REMOVE_HEAD(&c->out, link);
+	c->out_bytes -= o->msg->len;
+	c->out_off = 0;
+	msg_unref(o->msg);
+	free(o);
+}
+
+/* Nothing can be sent any more. What it has sent is still carried out. */
+static void client_gone(struct control_client *c)
+{
+	c->gone = true;
+	while (!STAILQ_EMPTY(&c->out))
+		out_pop(c);
+	c->lost = 0;
+	control_listing_end(c);
+	if (c->monitor) {
+		c->monitor = false;
+		c->server->n_monitors--;
+	}
+}
+
+/* Without memory for an answer there is nothing left to say to this client. */
+static void client_give_up(struct control_client *c)
+{
+	client_gone(c);
+	c->closing = true;
+}
+
+/* Takes one reference of m (NULL: no memory). */
+static void out_add(struct control_client *c, struct control_msg *m, bool front, uint64_t lost)
+{
+	struct control_out *o;
+
+	if (c->gone) {
+		if (m)
+			msg_unref(m);
+		return;
+	}
+	o = m ? malloc(sizeof(*o)) : NULL;
+	if (!o) {
+		if (m)
+			msg_unref(m);
+		client_give_up(c);
+		return;
+	}
+	*o = (struct control_out){ .msg = m, .lost = lost };
+	if (front)
+		STAILQ_INSERT_HEAD(&c->out, o, link);
+	else
+		STAILQ_INSERT_TAIL(&c->out, o, link);
+	c->out_bytes += m->len;
+}
+
+void control_client_send(struct control_client *c, char *text, size_t len)
+{
+	out_add(c, text ? msg_new(text, len) : NULL, false, 0);
+}
+
+static struct control_msg *event_msg(json_t *event)
+{
+	char *text;
+	size_t len;
+
+	if (!event || varlink_reply_encode(NULL, event, true, &text, &len) < 0)
+		return NULL;
+	return msg_new(text, len);
+}
+
+static json_t *time_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return control_time(&ts);
+}
+
+/* The notice of what was dropped belongs where the gap is: in front of all that is left. */
+static void out_notice(struct control_client *c)
+{
+	json_t *event;
+	uint64_t lost = c->lost;
+
+	event = json_pack("{s:o, s:s, s:I}", "time", time_now(), "event", "lost", "count",
+			  (json_int_t)lost);
+	c->lost = 0;
+	out_add(c, event_msg(event), true, lost);
+	json_decref(event);
+}
+
+/* Send what the socket takes, in one or two calls. */
+static void client_flush(struct control_client *c)
+{
+	struct iovec iov[SEND_IOV];
+	struct msghdr mh = { .msg_iov = iov };
+	struct control_out *o;
+	ssize_t n;
+
+	if (c->lost && c->out_off == 0)
+		out_notice(c);
+	if (c->gone || STAILQ_EMPTY(&c->out))
+		return;
+	STAILQ_FOREACH(o, &c->out, link)
+	{
+		size_t off = mh.msg_iovlen == 0 ? c->out_off : 0;
+
+		iov[mh.msg_iovlen].iov_base = o->msg->text + off;
+		iov[mh.msg_iovlen++].iov_len = o->msg->len - off;
+		/* A notice is due right behind a message that is half sent. */
+		if (mh.msg_iovlen == SEND_IOV || c->lost)
+			break;
+	}
+	n = sendmsg(c->fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS && errno != ENOMEM)
+			client_gone(c);
+		return;
+	}
+	while (n > 0) {
+		size_t left = STAILQ_FIRST(&c->out)->msg->len - c->out_off;
+
+		if ((size_t)n < left) {
+			c->out_off += (size_t)n;
+			break;
+		}
+		n -= (ssize_t)left;
+		out_pop(c);
+	}
+}
+
+/* ---- events ---- */
+
+bool control_monitored(const struct control *s)
+{
+	return s->n_monitors > 0;
+}
+
+/* Make room for len more bytes by dropping the oldest events; never one that is half sent. */
+static bool monitor_room(struct control_client *c, size_t len)
+{
+	struct control_out *o;
+
+	while (c->out_bytes + len > c->server->limits.queue_max) {
+		o = STAILQ_FIRST(&c->out);
+		if (o && c->out_off > 0)
+			o = STAILQ_NEXT(o, link);
+		if (!o)
+			return false;
+		if (o->lost) {
+			c->lost += o->lost;
+		} else {
+			c->lost++;
+			c->server->stats.events_lost++;
+		}
+		STAILQ_REMOVE(&c->out, o, control_out, link);
+		c->out_bytes -= o->msg->len;
+		msg_unref(o->msg);
+		free(o);
+	}
+	return true;
+}
+
+static void monitor_add(struct control_client *c, struct control_msg *m)
+{
+	if (!monitor_room(c, m->len)) {
+		c->lost++;
+		c->server->stats.events_lost++;
+		return;
+	}
+	m->refs++;
+	out_add(c, m, false, 0);
+}
+
+void control_publish(struct control *s, json_t *event)
+{
+	struct control_client *c;
+	struct control_msg *m;
+
+	if (!event)
+		return;
+	if (!control_monitored(s)) {
+		json_decref(event);
+		return;
+	}
+	if (!json_object_get(event, "time"))
+		json_object_set_new(event, "time", time_now());
+	m = event_msg(event);
+	json_decref(event);
+	TAILQ_FOREACH(c, &s->clients, link)
+	{
+		if (!c->monitor)
+			continue;
+		if (m) {
+			monitor_add(c, m);
+		} else {
+			c->lost++;
+			s->stats.events_lost++;
+		}
+		enqueue_turn(c);
+	}
+	if (m)
+		msg_unref(m);
+}
+
+void control_client_monitor(struct control_client *c, json_t *first)
+{
+	if (!c->gone) {
+		c->monitor = true;
+		c->server->n_monitors++;
+		out_add(c, event_msg(first), false, 0);
+	}
+	json_decref(first);
+}
+
+/* ---- clients ---- */
+
+static void client_free(struct control_client *c)
+{
+	struct control *s = c->server;
+
+	client_gone(c);
+	varlink_reader_done(&c->in);
+	if (c->queued)
+		TAILQ_REMOVE(&s->turns, c, turn);
+	TAILQ_REMOVE(&s->clients, c, link);
+	s->n_clients--;
+	close(c->fd);
+	free(c);
+}
+
+/* The client waits for an answer, or has been given its last one: what it sends can wait. */
+static bool client_busy(const struct control_client *c)
+{
+	return c->closing || c->monitor || c->listing.rows ||
+	       c->out_bytes > c->server->limits.queue_low;
+}
+
+static void client_receive(struct control_client *c)
+{
+	struct iovec iov;
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	char *buf;
+	ssize_t n;
+	int r;
+
+	if (c->eof || client_busy(c) || varlink_reader_ready(&c->in))
+		return;
+	r = varlink_reader_space(&c->in, &buf, &iov.iov_len);
+	if (r < 0) {
+		client_give_up(c);
+		return;
+	}
+	iov.iov_base = buf;
+	/*
+	 * Descriptors sent along are never installed, since there is no room for control messages:
+	 * the kernel drops them, and says so.
+	 */
+	n = recvmsg(c->fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0 && (mh.msg_flags & MSG_CTRUNC))
+		c->server->stats.fds_refused++;
+	if (n > 0)
+		varlink_reader_fill(&c->in, (size_t)n);
+	else
+		c->eof = true;
+}
+
+/* Take the next message. False: there is none. */
+static bool client_call(struct control_client *c)
+{
+	const char *msg;
+	size_t len;
+	int r = varlink_reader_next(&c->in, &msg, &len);
+
+	if (r == 0)
+		return false;
+	c->half_since_ms = 0;
+	if (r > 0) {
+		control_call_run(c, msg, len);
+		return true;
+	}
+	c->server->stats.bad_messages++;
+	control_client_error(c, CONTROL_BAD_MESSAGE, "the message is too long");
+	c->closing = true;
+	return true;
+}
+
+/* The time for half a message runs only while we wait for the rest of it. */
+static void client_watch_half(struct control_client *c)
+{
+	struct control *s = c->server;
+	uint64_t now;
+
+	if (c->eof || client_busy(c) || !varlink_reader_half(&c->in)) {
+		c->half_since_ms = 0;
+		return;
+	}
+	now = now_ms();
+	if (!c->half_since_ms) {
+		c->half_since_ms = now;
+	} else if (now - c->half_since_ms >= s->limits.half_message_ms) {
+		s->stats.timeouts++;
+		c->half_since_ms = 0;
+		control_client_error(c, CONTROL_BAD_MESSAGE, "the message did not end in time");
+		c->closing = true;
+		client_flush(c);
+	}
+}
+
+static void client_wait(struct control_client *c)
+{
+	struct epoll_event ev = { .data.ptr = c };
+
+	if (!c->eof && !client_busy(c) && !varlink_reader_ready(&c->in))
+		ev.events |= EPOLLIN;
+	if (!STAILQ_EMPTY(&c->out))
+		ev.events |= EPOLLOUT;
+	if (ev.events == c->events)
+		return;
+	if (epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev) == 0)
+		c->events = ev.events;
+	else
+		client_give_up(c);
+}
+
+/* Nothing more will come of it. */
+static bool client_finished(struct control_client *c)
+{
+	bool idle = !c->listing.rows && !c->monitor && STAILQ_EMPTY(&c->out);
+
+	if (c->closing)
+		return STAILQ_EMPTY(&c->out);
+	return c->eof && idle && !varlink_reader_ready(&c->in);
+}
+
+/* One client's share of the server's time. */
+static void client_turn(struct control_client *c)
+{
+	const struct control_limits *limits = &c->server->limits;
+	unsigned calls = limits->calls_a_turn;
+	unsigned rows = limits->rows_a_turn;
+	bool again = false;
+
+	client_flush(c);
+	while (!c->closing && c->out_bytes <= limits->queue_low) {
+		if (c->listing.rows) {
+			again = rows == 0;
+			if (again)
+				break;
+			control_listing_run(c, &rows);
+		} else if (c->monitor) {
+			break;
+		} else if (calls-- == 0) {
+			again = varlink_reader_ready(&c->in);
+			break;
+		} else if (!client_call(c)) {
+			break;
+		}
+	}
+	client_flush(c);
+	client_watch_half(c);
+	client_wait(c);
+	if (client_finished(c))
+		client_free(c);
+	else if (again || (!client_busy(c) && varlink_reader_ready(&c->in)) ||
+		 (c->listing.rows && c->out_bytes <= limits->queue_low))
+		enqueue_turn(c);
+}
+
+static unsigned count_uid(const struct control *s, uid_t uid)
+{
+	const struct control_client *c;
+	unsigned n = 0;
+
+	TAILQ_FOREACH(c, &s->clients, link)
+	{
+		if (c->cred.uid == uid)
+			n++;
+	}
+	return n;
+}
+
+/* Is there room for one more of this uid? If not, why. */
+static bool admit(const struct control *s, uid_t uid, char *why, size_t size)
+{
+	const struct control_limits *l = &s->limits;
+	unsigned max = uid == 0 ? l->clients + l->clients_root : l->clients;
+
+	if (s->n_clients >= max) {
+		snprintf(why, size, "%u clients are connected already, which is the limit", max);
+		return false;
+	}
+	if (uid != 0 && count_uid(s, uid) >= l->clients_uid) {
+		snprintf(why, size, "uid %u has %u connections already, which is the limit",
+			 (unsigned)uid, l->clients_uid);
+		return false;
+	}
+	return true;
+}
+
+/* Tell the peer why, as far as that is possible without waiting, and hang up. */
+static void refuse(struct control *s, int fd, const char *why)
+{
+	json_t *params = json_pack("{s:s}", "text", why);
+	char *text;
+	size_t len;
+
+	s->stats.refused++;
+	if (params && varlink_reply_encode(CONTROL_QUOTA, params, false, &text, &len) == 0) {
+		(void)!send(fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		free(text);
+	}
+	json_decref(params);
+	close(fd);
+}
+
+int control_adopt(struct control *s, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct control_client *c;
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	char why[128];
+	int r;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	if (!admit(s, cred.uid, why, sizeof(why))) {
+		refuse(s, fd, why);
+		return -EMFILE;
+	}
+	c = calloc(1, sizeof(*c));
+	if (!c) {
+		close(fd);
+		return -ENOMEM;
+	}
+	c->server = s;
+	c->fd = fd;
+	c->cred = cred;
+	c->events = ev.events;
+	STAILQ_INIT(&c->out);
+	varlink_reader_init(&c->in, s->limits.message_max);
+	ev.data.ptr = c;
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
+		r = -errno;
+		free(c);
+		close(fd);
+		return r;
+	}
+	TAILQ_INSERT_TAIL(&s->clients, c, link);
+	s->n_clients++;
+	s->stats.accepted++;
+	return 0;
+}
+
+/* ---- the server ---- */
+
+static int listen_wait(struct control *s, bool on)
+{
+	struct epoll_event ev = { .events = on ? EPOLLIN : 0, .data.ptr = &s->socket };
+
+	return epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->socket.fd, &ev) < 0 ? -errno : 0;
+}
+
+static int accept_some(struct control *s)
+{
+	for (unsigned i = 0; i < ACCEPTS_A_DISPATCH; i++) {
+		int fd = accept4(s->socket.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			control_adopt(s, fd);
+			continue;
+		}
+		if (errno == EAGAIN)
+			return 0;
+		if (errno == EINTR || errno == ECONNABORTED)
+			continue;
+		/* Out of descriptors or memory: the connection stays where it is. Don't spin. */
+		s->deaf_until_ms = now_ms() + DEAF_MS;
+		return listen_wait(s, false);
+	}
+	return 0;
+}
+
+static int timer_fired(struct control *s)
+{
+	struct control_client *c;
+	uint64_t now = now_ms();
+
+	s->armed_ms = UINT64_MAX;
+	TAILQ_FOREACH(c, &s->clients, link)
+	{
+		if (c->half_since_ms && now - c->half_since_ms >= s->limits.half_message_ms)
+			enqueue_turn(c);
+	}
+	if (s->deaf_until_ms && now >= s->deaf_until_ms) {
+		s->deaf_until_ms = 0;
+		return listen_wait(s, true);
+	}
+	return 0;
+}
+
+static void client_event(struct control_client *c, uint32_t events)
+{
+	/* Both directions are shut: a reply could not arrive. */
+	if ((events & (EPOLLHUP | EPOLLERR)) && !c->gone)
+		client_gone(c);
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		client_receive(c);
+	enqueue_turn(c);
+}
+
+int control_dispatch(struct control *s)
+{
+	struct epoll_event ev[EVENTS_A_DISPATCH];
+	struct control_client *c;
+	int n, r;
+
+	n = epoll_wait(s->epoll_fd, ev, EVENTS_A_DISPATCH, 0);
+	if (n < 0 && errno != EINTR)
+		return -errno;
+	for (int i = 0; i < n; i++) {
+		r = 0;
+		if (ev[i].data.ptr == &s->socket)
+			r = accept_some(s);
+		else if (ev[i].data.ptr == &s->timer_fd)
+			r = timer_fired(s);
+		else
+			client_event(ev[i].data.ptr, ev[i].events);
+		if (r < 0)
+			return r;
+	}
+	for (unsigned i = 0; i < s->limits.turns_a_dispatch; i++) {
+		c = TAILQ_FIRST(&s->turns);
+		if (!c)
+			break;
+		TAILQ_REMOVE(&s->turns, c, turn);
+		c->queued = false;
+		client_turn(c);
+	}
+	arm(s, next_deadline(s));
+	return 0;
+}
+
+int control_fd(const struct control *s)
+{
+	return s->epoll_fd;
+}
+
+int control_set_group(struct control *s, const char *group, struct errtext *err)
+{
+	return s->socket.fd < 0 ? 0 : control_socket_set_group(&s->socket, group, err);
+}
+
+static int add_fd(struct control *s, int fd, void *tag)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = tag };
+
+	return epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+int control_open(const struct control_options *o, struct control **ret, struct errtext *err)
+{
+	struct control *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return errtext_set(err, ENOMEM, "out of memory");
+	*s = (struct control){
+		.socket.fd = -1,
+		.limits = o->limits ? *o->limits : (struct control_limits)CONTROL_LIMITS,
+		.interface = o->interface,
+		.description = o->description,
+		.methods = o->methods,
+		.n_methods = o->n_methods,
+		.data = o->data,
+	};
+	TAILQ_INIT(&s->clients);
+	TAILQ_INIT(&s->turns);
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	s->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	r = s->epoll_fd < 0 || s->timer_fd < 0 ? -errno : add_fd(s, s->timer_fd, &s->timer_fd);
+	if (r < 0)
+		errtext_set(err, -r, "cannot prepare the control socket: %s", strerror(-r));
+	if (r == 0 && o->path)
+		r = control_socket_open(o->path, o->group, &s->socket, err);
+	if (r == 0 && o->path) {
+		r = add_fd(s, s->socket.fd, &s->socket);
+		if (r < 0)
+			errtext_set(err, -r, "cannot wait for the control socket: %s",
+				    strerror(-r));
+	}
+	if (r < 0) {
+		control_close(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+void control_close(struct control *s)
+{
+	struct control_client *c;
+
+	if (!s)
+		return;
+	while ((c = TAILQ_FIRST(&s->clients))) {
+		client_flush(c);
+		client_free(c);
+	}
+	control_socket_close(&s->socket);
+	if (s->timer_fd >= 0)
+		close(s->timer_fd);
+	if (s->epoll_fd >= 0)
+		close(s->epoll_fd);
+	free(s);
+}
+
+json_t *control_stats(const struct control *s)
+{
+	return json_pack(
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "clients",
+		(json_int_t)s->n_clients, "monitors", (json_int_t)s->n_monitors, "accepted",
+		(json_int_t)s->stats.accepted, "refused", (json_int_t)s->stats.refused, "calls",
+		(json_int_t)s->stats.calls, "bad_messages", (json_int_t)s->stats.bad_messages,
+		"timeouts", (json_int_t)s->stats.timeouts, "events_lost",
+		(json_int_t)s->stats.events_lost, "fds_refused", (json_int_t)s->stats.fds_refused);
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The control socket's server: Varlink on a Unix stream socket, for a daemon with one thread and
+ * one epoll loop.
+ *
+ * The server has one file descriptor for the daemon's loop (an epoll instance with the listening
+ * socket, the clients and a timer inside). When it is readable, call control_dispatch(), which does
+ * a bounded amount of work and returns; what is left to do keeps the descriptor readable. Nothing
+ * else is needed: no time-outs and no list of descriptors.
+ *
+ *	static int get_status(struct control_call *call, void *data)
+ *	{
+ *		struct daemon *d = data;
+ *
+ *		return control_reply(call, json_pack("{s:s, s:i}", "machine", d->machine,
+ *						     "slices_held", d->held));
+ *	}
+ *
+ *	static int reload(struct control_call *call, void *data)
+ *	{
+ *		struct errtext err = { 0 };
+ *
+ *		if (daemon_reload(data, &err) < 0)
+ *			return control_fail(call, "io.sluice.BadConfig", "%s", err.s);
+ *		return control_reply(call, json_object());
+ *	}
+ *
+ *	static int flows_next(void *state, json_t **ret)	// a row, the end, or not yet
+ *	{
+ *		struct walk *w = state;
+ *		unsigned looked_at = 0;
+ *
+ *		while (walk_step(w)) {
+ *			if (walk_matches(w)) {
+ *				*ret = json_pack("{s:s, ...}", ...);
+ *				return *ret ? 1 : -ENOMEM;
+ *			}
+ *			if (++looked_at == 256)
+ *				return -EAGAIN;		// let the loop do something else
+ *		}
+ *		return 0;
+ *	}
+ *	static const struct control_rows flow_rows = { "flows", flows_next, walk_free };
+ *
+ *	static int list_flows(struct control_call *call, void *data)
+ *	{
+ *		const char *pool = NULL;
+ *		int64_t port = 0;
+ *
+ *		if (control_param_str(call, "pool", &pool) < 0 ||
+ *		    control_param_int(call, "port", 1, 65535, &port) < 0)
+ *			return 0;			// has been answered
+ *		if (pool && !known(data, pool))
+ *			return control_error(call, "io.sluice.NoSuchPool",
+ *					     json_pack("{s:s}", "pool", pool));
+ *		return control_stream(call, &flow_rows, walk_new(data, pool, port));
+ *	}
+ *
+ *	static const struct control_method methods[] = {
+ *		{ "GetStatus", get_status },
+ *		{ "ListFlows", list_flows, "pool proto client port" },
+ *		{ "Monitor", control_monitor },
+ *		{ "Reload", reload, NULL, CONTROL_ROOT },
+ *	};
+ *
+ * A method answers exactly once, before it returns. Only rows have a state that outlives the method;
+ * it is freed at the end of the listing, on any error, and when the client goes. A listing spans many
+ * turns of the daemon's loop, so its state must bear that what it walks over changes meanwhile.
+ *
+ * Listings. A method that lists gives rows; the server packs them into replies {"flows":[...]} of
+ * some 32 KiB, asks for rows only while the client keeps up, and so never holds a listing in memory.
+ * Called with `more` it sends as many replies as it takes (the last one may have no rows). Without
+ * `more` it sends one, if the whole listing fits into CONTROL_SINGLE_MAX, else the error
+ * org.varlink.service.ExpectedMore: a listing is never cut off in silence. Varlink leaves both to
+ * the server; a script with a small listing is spared the loop, and nothing is lost by it.
+ *
+ * Order. The calls of a connection are answered in the order they came, one after the other. A
+ * oneway call is carried out and gets no answer, not even an error.
+ *
+ * What a hostile client can do is bounded by struct control_limits. A message that is no Varlink
+ * call is answered by io.sluice.BadMessage, and its connection closed. File descriptors that a
+ * client sends along are not received at all.
+ */
+#ifndef CONTROL_H
+#define CONTROL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "errtext.h"
+
+struct control;      /* the server */
+struct control_call; /* a call that is being answered */
+
+/* Limits. The defaults are the product's; tests use others. */
+struct control_limits {
+	size_t message_max;        /* bytes of a call */
+	size_t reply_max;          /* bytes of a reply; what is longer becomes an error */
+	size_t queue_max;          /* bytes of events that wait for a monitoring client */
+	size_t queue_low;          /* with more than this waiting, a client gets nothing new */
+	unsigned clients;          /* connections */
+	unsigned clients_root;     /* connections on top of these, for uid 0 only */
+	unsigned clients_uid;      /* connections of one uid; does not apply to uid 0 */
+	unsigned half_message_ms;  /* time from the first byte of a call to its last */
+	unsigned calls_a_turn;     /* calls of one client before another one's turn */
+	unsigned rows_a_turn;      /* rows likewise */
+	unsigned turns_a_dispatch; /* turns before the daemon's loop goes on */
+};
+
+#define CONTROL_LIMITS                                                                       \
+	{                                                                                    \
+		.message_max = 64 * 1024, .reply_max = 192 * 1024, .queue_max = 256 * 1024,  \
+		.queue_low = 64 * 1024, .clients = 64, .clients_root = 8, .clients_uid = 16, \
+		.half_message_ms = 10000, .calls_a_turn = 8, .rows_a_turn = 128,             \
+		.turns_a_dispatch = 8,                                                       \
+	}
+
+#define CONTROL_BATCH_BYTES (32 * 1024) /* rows are sent when this much has come together */
+#define CONTROL_SINGLE_MAX  (64 * 1024) /* bytes of a listing that was called without `more` */
+
+enum control_flags {
+	CONTROL_ROOT = 0x01, /* only for uid 0; others get io.sluice.Denied */
+};
+
+struct control_method {
+	const char *name; /* without the interface */
+	/*
+	 * Answers the call and returns 0. A negative errno answers io.sluice.Failed with its text, if
+	 * nothing was answered yet. NULL: the call gets MethodNotImplemented.
+	 */
+	int (*fn)(struct control_call *call, void *data);
+	const char *params; /* names, separated by spaces; others get InvalidParameter */
+	unsigned flags;
+};
+
+struct control_options {
+	const char *path;      /* of the socket; NULL: no listening socket, see control_adopt() */
+	const char *group;     /* who may connect besides root; NULL: nobody */
+	const char *interface; /* "io.sluice" */
+	const char *description;
+	const struct control_method *methods;
+	size_t n_methods;
+	void *data;                          /* for the methods */
+	const struct control_limits *limits; /* NULL: CONTROL_LIMITS */
+};
+
+/* The text of src/io.sluice.varlink, for control_options.description. */
+extern const char control_io_sluice[];
+
+/*
+ * Start. The socket's mode is 0660 with a group, else 0600. Its directory is made (0755) if it is
+ * missing. A socket file that nobody listens on is replaced. 0; -EADDRINUSE when somebody listens;
+ * -EINVAL for an unknown group; -ENAMETOOLONG; -EEXIST when something other than a socket is in the
+ * way; or what the system said. err has it in words. The strings and methods of the options must
+ * outlive the server, except path, group and limits, which are copied.
+ */
+int control_open(const struct control_options *options, struct control **ret, struct errtext *err);
+/* Disconnects everybody; removes the socket file if it is still ours. NULL is fine. */
+void control_close(struct control *c);
+
+/* For the daemon's loop: wait for EPOLLIN, then control_dispatch(). */
+int control_fd(const struct control *c);
+/* Do what is due, never wait. 0, or -errno when the server itself is broken, never for a client. */
+int control_dispatch(struct control *c);
+
+/* After a reload: change the group that may connect (NULL: none). On failure nothing is changed. */
+int control_set_group(struct control *c, const char *group, struct errtext *err);
+
+/*
+ * Take a connected stream socket as a client. Takes ownership of fd in any case. 0; -EMFILE when a
+ * limit refused it (the peer was told); -errno.
+ */
+int control_adopt(struct control *c, int fd);
+
+/* {"clients": 1, "monitors": 0, ...} for GetStatus. A new reference, NULL without memory. */
+json_t *control_stats(const struct control *c);
+
+/*
+ * Send an event to every monitoring client: an object with "event"; "time" is added if it is not
+ * there. Takes the reference; NULL is ignored. A client that is slow loses the oldest events of its
+ * queue and is told how many in their place: {"event": "lost", "count": N}.
+ */
+void control_publish(struct control *c, json_t *event);
+/* Does anybody monitor? So that events which nobody wants need not be made. */
+bool control_monitored(const struct control *c);
+
+/* ---- for methods ---- */
+
+/* Who called, as of connect() (SO_PEERCRED). */
+uid_t control_call_uid(const struct control_call *call);
+gid_t control_call_gid(const struct control_call *call);
+pid_t control_call_pid(const struct control_call *call);
+bool control_call_more(const struct control_call *call);
+/* The parameters, an object; the call's. */
+json_t *control_call_params(const struct control_call *call);
+
+/*
+ * One parameter. Absent or null: 0, and *ret is untouched, so set the default first. Of the wrong
+ * type or out of range: answers InvalidParameter and returns -EINVAL; the method then returns 0.
+ * Strings are the call's.
+ */
+int control_param_str(struct control_call *call, const char *name, const char **ret);
+int control_param_int(struct control_call *call, const char *name, int64_t min, int64_t max,
+		      int64_t *ret);
+int control_param_bool(struct control_call *call, const char *name, bool *ret);
+/* Answer InvalidParameter for a value that the method itself finds wrong. Returns 0. */
+int control_invalid(struct control_call *call, const char *name);
+
+/*
+ * Answers. All return 0, so that a method can end with one. The reference is taken; NULL means that
+ * making it failed for want of memory, and is answered so. For an empty answer use json_object().
+ */
+int control_reply(struct control_call *call, json_t *params);
+int control_error(struct control_call *call, const char *error, json_t *params);
+/* An error with {"text": ...}, a sentence that a person can act on. */
+int control_fail(struct control_call *call, const char *error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+struct control_rows {
+	const char *key; /* of the array in the replies */
+	/*
+	 * 1 and a new reference in *ret: a row. 0: the end. -EAGAIN: none found yet, ask again;
+	 * return so after a few hundred entries looked at in vain. Other -errno: the listing ends
+	 * with io.sluice.Failed.
+	 */
+	int (*next)(void *state, json_t **ret);
+	void (*free)(void *state);
+};
+
+/* Answer with rows. rows->free gets state in any case; a NULL state is "no memory". Returns 0. */
+int control_stream(struct control_call *call, const struct control_rows *rows, void *state);
+
+/*
+ * The method Monitor, ready for the table: the client gets an event "subscribed" at once and then
+ * all that is published. Needs `more`.
+ */
+int control_monitor(struct control_call *call, void *data);
+
+/* "2025-03-01T12:00:00.000Z" as a new JSON string; ts is of CLOCK_REALTIME. NULL without memory. */
+json_t *control_time(const struct timespec *ts);
+
+#endif

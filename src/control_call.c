@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Calls on the control socket: finding the method, its parameters, its answer or listing. */
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control.h"
+#include "control_priv.h"
+
+struct control_call {
+	struct control_client *client;
+	struct varlink_call msg;
+	bool answered;
+};
+
+static const char service_description[] =
+	"# Every Varlink service has this interface: what it is, and what it can be asked.\n"
+	"interface org.varlink.service\n"
+	"\n"
+	"# Who made the service, and the interfaces that it implements.\n"
+	"method GetInfo() -> (\n"
+	"  vendor: string,\n"
+	"  product: string,\n"
+	"  version: string,\n"
+	"  url: string,\n"
+	"  interfaces: []string\n"
+	")\n"
+	"\n"
+	"# The text that describes an interface.\n"
+	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
+	"\n"
+	"# There is no such interface.\n"
+	"error InterfaceNotFound (interface: string)\n"
+	"\n"
+	"# The interface has no such method.\n"
+	"error MethodNotFound (method: string)\n"
+	"\n"
+	"# The interface describes the method, the service does not have it.\n"
+	"error MethodNotImplemented (method: string)\n"
+	"\n"
+	"# A parameter is unknown, missing, of the wrong type or out of range.\n"
+	"error InvalidParameter (parameter: string)\n"
+	"\n"
+	"# The client may not do that.\n"
+	"error PermissionDenied ()\n"
+	"\n"
+	"# There is more than one reply; call with 'more'.\n"
+	"error ExpectedMore ()\n";
+
+/* ---- answers ---- */
+
+/* A text may quote, and cut, what a stranger wrote: what is not UTF-8 is made plain ASCII. */
+static json_t *text_new(const char *text)
+{
+	char ascii[ERRTEXT_LEN + 64];
+	json_t *v = json_string(text);
+
+	if (v)
+		return v;
+	snprintf(ascii, sizeof(ascii), "%s", text);
+	for (char *p = ascii; *p; p++) {
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	}
+	return json_string(ascii);
+}
+
+/* What is sent when an answer cannot be made. */
+static void send_failed(struct control_client *c, const char *text)
+{
+	char *msg;
+	int n;
+
+	n = asprintf(&msg, "{\"error\":\"%s\",\"parameters\":{\"text\":\"%s\"}}", CONTROL_FAILED,
+		     text);
+	control_client_send(c, n < 0 ? NULL : msg, n < 0 ? 0 : (size_t)n + 1);
+}
+
+static void send_reply(struct control_client *c, const char *error, json_t *params)
+{
+	char *text;
+	size_t len;
+
+	if (!params || varlink_reply_encode(error, params, false, &text, &len) < 0) {
+		send_failed(c, "out of memory");
+	} else if (len > c->server->limits.reply_max) {
+		free(text);
+		send_failed(c, "the answer is too long to be sent");
+	} else {
+		control_client_send(c, text, len);
+	}
+}
+
+void control_client_error(struct control_client *c, const char *error, const char *text)
+{
+	json_t *params = json_pack("{s:o}", "text", text_new(text));
+
+	send_reply(c, error, params);
+	json_decref(params);
+}
+
+static int answer(struct control_call *call, const char *error, json_t *params)
+{
+	assert(!call->answered);
+	call->answered = true;
+	if (!call->msg.oneway)
+		send_reply(call->client, error, params);
+	json_decref(params);
+	return 0;
+}
+
+int control_reply(struct control_call *call, json_t *params)
+{
+	return answer(call, NULL, params);
+}
+
+int control_error(struct control_call *call, const char *error, json_t *params)
+{
+	return answer(call, error, params);
+}
+
+int control_fail(struct control_call *call, const char *error, const char *fmt, ...)
+{
+	char text[ERRTEXT_LEN + 64];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return answer(call, error, json_pack("{s:o}", "text", text_new(text)));
+}
+
+int control_invalid(struct control_call *call, const char *name)
+{
+	return answer(call, VARLINK_INVALID_PARAMETER, json_pack("{s:s}", "parameter", name));
+}
+
+/* ---- what a method asks about its call ---- */
+
+uid_t control_call_uid(const struct control_call *call)
+{
+	return call->client->cred.uid;
+}
+
+gid_t control_call_gid(const struct control_call *call)
+{
+	return call->client->cred.gid;
+}
+
+pid_t control_call_pid(const struct control_call *call)
+{
+	return call->client->cred.pid;
+}
+
+bool control_call_more(const struct control_call *call)
+{
+	return call->msg.more;
+}
+
+json_t *control_call_params(const struct control_call *call)
+{
+	return call->msg.parameters;
+}
+
+static json_t *param(const struct control_call *call, const char *name)
+{
+	json_t *v = json_object_get(call->msg.parameters, name);
+
+	return json_is_null(v) ? NULL : v;
+}
+
+static int invalid(struct control_call *call, const char *name)
+{
+	control_invalid(call, name);
+	return -EINVAL;
+}
+
+int control_param_str(struct control_call *call, const char *name, const char **ret)
+{
+	json_t *v = param(call, name);
+
+	if (!v)
+		return 0;
+	if (!json_is_string(v))
+		return invalid(call, name);
+	*ret = json_string_value(v);
+	return 0;
+}
+
+int control_param_int(struct control_call *call, const char *name, int64_t min, int64_t max,
+		      int64_t *ret)
+{
+	json_t *v = param(call, name);
+
+	if (!v)
+		return 0;
+	if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max)
+		return invalid(call, name);
+	*ret = json_integer_value(v);
+	return 0;
+}
+
+int control_param_bool(struct control_call *call, const char *name, bool *ret)
+{
+	json_t *v = param(call, name);
+
+	if (!v)
+		return 0;
+	if (!json_is_boolean(v))
+		return invalid(call, name);
+	*ret = json_is_true(v);
+	return 0;
+}
+
+json_t *control_time(const struct timespec *ts)
+{
+	char date[32], text[48];
+	struct tm tm;
+
+	gmtime_r(&ts->tv_sec, &tm);
+	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text, sizeof(text), "%s.%03ldZ", date, ts->tv_nsec / 1000000);
+	return json_string(text);
+}
+
+/* ---- listings ---- */
+
+static int listing_add(struct control_listing *l, const char *text, size_t len)
+{
+	if (l->len + len > l->cap) {
+		size_t cap = l->len + len + CONTROL_BATCH_BYTES / 2;
+		char *bigger = realloc(l->text, cap);
+
+		if (!bigger)
+			return -ENOMEM;
+		l->text = bigger;
+		l->cap = cap;
+	}
+	memcpy(l->text + l->len, text, len);
+	l->len += len;
+	return 0;
+}
+
+/* The frame around the rows is fixed text: the key is one of our own names. */
+static int listing_begin(struct control_listing *l)
+{
+	char head[96];
+	int n = snprintf(head, sizeof(head), "{\"parameters\":{\"%s\":[", l->rows->key);
+
+	assert(n > 0 && (size_t)n < sizeof(head));
+	return listing_add(l, head, (size_t)n);
+}
+
+/* Send what has come together. */
+static int listing_send(struct control_client *c, bool continues)
+{
+	struct control_listing *l = &c->listing;
+	const char *tail = continues ? "]},\"continues\":true}" : "]}}";
+	char *text;
+	size_t len;
+	int r;
+
+	r = l->len == 0 ? listing_begin(l) : 0;
+	if (r == 0)
+		r = listing_add(l, tail, strlen(tail) + 1);
+	if (r < 0)
+		return r;
+	text = l->text;
+	len = l->len;
+	l->text = NULL;
+	l->len = l->cap = 0;
+	control_client_send(c, text, len);
+	return 0;
+}
+
+static int listing_add_row(struct control_client *c, json_t *row)
+{
+	struct control_listing *l = &c->listing;
+	char *text = json_dumps(row, JSON_COMPACT | JSON_ENCODE_ANY);
+	size_t len;
+	int r = 0;
+
+	if (!text)
+		return -ENOMEM;
+	len = strlen(text);
+	if (l->len > 0 && l->len + len > c->server->limits.reply_max - 64 && !l->single)
+		r = listing_send(c, true);
+	if (r == 0)
+		r = l->len == 0 ? listing_begin(l) : listing_add(l, ",", 1);
+	if (r == 0)
+		r = listing_add(l, text, len);
+	free(text);
+	if (r == 0 && l->len > c->server->limits.reply_max - 64)
+		r = -EMSGSIZE;
+	return r;
+}
+
+void control_listing_end(struct control_client *c)
+{
+	struct control_listing *l = &c->listing;
+
+	if (!l->rows)
+		return;
+	l->rows->free(l->state);
+	free(l->text);
+	*l = (struct control_listing){ 0 };
+}
+
+static void listing_fail(struct control_client *c, int r)
+{
+	control_listing_end(c);
+	if (r == -ENOMEM)
+		send_failed(c, "out of memory");
+	else if (r == -EMSGSIZE)
+		send_failed(c, "a row is too long to be sent");
+	else
+		control_client_error(c, CONTROL_FAILED, strerror(-r));
+}
+
+static void listing_expected_more(struct control_client *c)
+{
+	json_t *params = json_object();
+
+	control_listing_end(c);
+	send_reply(c, VARLINK_EXPECTED_MORE, params);
+	json_decref(params);
+}
+
+void control_listing_run(struct control_client *c, unsigned *budget)
+{
+	struct control_listing *l = &c->listing;
+	size_t low = c->server->limits.queue_low;
+
+	while (l->rows && *budget > 0 && c->out_bytes <= low) {
+		json_t *row = NULL;
+		int r = l->rows->next(l->state, &row);
+
+		if (r == -EAGAIN) {
+			/* It has worked as hard as for all the rows of a turn. */
+			*budget = 0;
+			return;
+		}
+		(*budget)--;
+		if (r == 1) {
+			r = listing_add_row(c, row);
+			json_decref(row);
+			if (r == 0 && l->single && l->len > CONTROL_SINGLE_MAX) {
+				listing_expected_more(c);
+				return;
+			}
+			if (r == 0 && !l->single && l->len >= CONTROL_BATCH_BYTES)
+				r = listing_send(c, true);
+		} else if (r == 0) {
+			r = listing_send(c, false);
+			if (r == 0)
+				control_listing_end(c);
+		}
+		if (r < 0)
+			listing_fail(c, r);
+	}
+}
+
+int control_stream(struct control_call *call, const struct control_rows *rows, void *state)
+{
+	struct control_client *c = call->client;
+
+	if (!state)
+		return answer(call, NULL, NULL);
+	assert(!call->answered);
+	call->answered = true;
+	if (call->msg.oneway || c->gone) {
+		rows->free(state);
+		return 0;
+	}
+	c->listing = (struct control_listing){
+		.rows = rows,
+		.state = state,
+		.single = !call->msg.more,
+	};
+	return 0;
+}
+
+int control_monitor(struct control_call *call, void *data)
+{
+	struct timespec ts;
+
+	(void)data;
+	if (!call->msg.more)
+		return control_error(call, VARLINK_EXPECTED_MORE, json_object());
+	assert(!call->answered);
+	call->answered = true;
+	if (call->msg.oneway)
+		return 0;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	control_client_monitor(call->client, json_pack("{s:o, s:s}", "time", control_time(&ts),
+						       "event", "subscribed"));
+	return 0;
+}
+
+/* ---- finding the method ---- */
+
+/* Is name one of the words of list? */
+static bool word_in(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *p = list; p && *p;) {
+		size_t n = strcspn(p, " ");
+
+		if (n == len && memcmp(p, name, n) == 0)
+			return true;
+		p += n + strspn(p + n, " ");
+	}
+	return false;
+}
+
+/* A misspelt filter must not list everything: what is not understood is refused. */
+static bool params_known(struct control_call *call, const char *list)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(call->msg.parameters, key, value)
+	{
+		if (!word_in(list, key)) {
+			control_invalid(call, key);
+			return false;
+		}
+	}
+	return true;
+}
+
+static int get_info(struct control_call *call)
+{
+	const struct control *s = call->client->server;
+
+	return control_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "Sluice",
+					     "product", "sluiced", "version", SLUICE_VERSION, "url",
+					     "", "interfaces", VARLINK_SERVICE, s->interface));
+}
+
+static int get_description(struct control_call *call)
+{
+	const struct control *s = call->client->server;
+	const char *interface = NULL, *text;
+
+	if (control_param_str(call, "interface", &interface) < 0)
+		return 0;
+	if (!interface)
+		return control_invalid(call, "interface");
+	if (strcmp(interface, VARLINK_SERVICE) == 0)
+		text = service_description;
+	else if (strcmp(interface, s->interface) == 0)
+		text = s->description;
+	else
+		return control_error(call, VARLINK_INTERFACE_NOT_FOUND,
+				     json_pack("{s:s}", "interface", interface));
+	return control_reply(call, json_pack("{s:s}", "description", text));
+}
+
+static int method_not_found(struct control_call *call)
+{
+	return control_error(call, VARLINK_METHOD_NOT_FOUND,
+			     json_pack("{s:s}", "method", call->msg.method));
+}
+
+static void run_service(struct control_call *call, const char *name)
+{
+	if (strcmp(name, "GetInfo") == 0) {
+		if (params_known(call, ""))
+			get_info(call);
+	} else if (strcmp(name, "GetInterfaceDescription") == 0) {
+		if (params_known(call, "interface"))
+			get_description(call);
+	} else {
+		method_not_found(call);
+	}
+}
+
+static void run_method(struct control_call *call, const struct control_method *m)
+{
+	int r;
+
+	if (!m->fn) {
+		control_error(call, VARLINK_NOT_IMPLEMENTED,
+			      json_pack("{s:s}", "method", call->msg.method));
+		return;
+	}
+	if ((m->flags & CONTROL_ROOT) && control_call_uid(call) != 0) {
+		control_fail(call, CONTROL_DENIED, "only root may call %s; you are uid %u", m->name,
+			     (unsigned)control_call_uid(call));
+		return;
+	}
+	if (!params_known(call, m->params))
+		return;
+	r = m->fn(call, call->client->server->data);
+	if (r < 0 && !call->answered)
+		control_fail(call, CONTROL_FAILED, "%s", strerror(-r));
+	assert(call->answered);
+}
+
+static void run_call(struct control_call *call)
+{
+	const struct control *s = call->client->server;
+	const char *method = call->msg.method;
+	size_t len = call->msg.interface_len;
+	const char *name = method + len + 1;
+
+	if (len == 0) {
+		method_not_found(call);
+		return;
+	}
+	if (call->msg.upgrade) {
+		control_invalid(call, "upgrade");
+		return;
+	}
+	if (strncmp(method, VARLINK_SERVICE ".", len + 1) == 0 && len == strlen(VARLINK_SERVICE)) {
+		run_service(call, name);
+		return;
+	}
+	if (len != strlen(s->interface) || memcmp(method, s->interface, len) != 0) {
+		control_error(call, VARLINK_INTERFACE_NOT_FOUND,
+			      json_pack("{s:s%}", "interface", method, len));
+		return;
+	}
+	for (size_t i = 0; i < s->n_methods; i++) {
+		if (strcmp(s->methods[i].name, name) == 0) {
+			run_method(call, &s->methods[i]);
+			return;
+		}
+	}
+	method_not_found(call);
+}
+
+void control_call_run(struct control_client *c, const char *msg, size_t len)
+{
+	struct control_call call = { .client = c };
+	struct errtext err = { 0 };
+	int r;
+
+	r = varlink_call_decode(msg, len, &call.msg, &err);
+	if (r == -EBADMSG) {
+		c->server->stats.bad_messages++;
+		control_client_error(c, CONTROL_BAD_MESSAGE, err.s);
+		c->closing = true;
+		return;
+	}
+	if (r < 0) {
+		send_failed(c, "out of memory");
+		return;
+	}
+	c->server->stats.calls++;
+	run_call(&call);
+	varlink_call_done(&call.msg);
+}

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * The hooks at an uplink: TCX links (kernel 6.6 on), else filters of a clsact qdisc. What there is of either is found by
+ * its pin or marker in DIR (see dp.h); the kernel is asked before anything is replaced or removed.
+ */
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "dp_internal.h"
+#include "fault.h"
+#include "nat.skel.h"
+
+/* Not known to libbpf 1.1 and Debian 12's headers. */
+#define TCX_INGRESS   ((enum bpf_attach_type)46)
+#define TCX_EGRESS    ((enum bpf_attach_type)47)
+#define LINK_TYPE_TCX 11
+
+#define FILTER_HANDLE   1
+#define FILTER_PRIORITY 1
+
+struct hook {
+	const char *name;
+	const char *program;
+	enum bpf_attach_type tcx;
+	enum bpf_tc_attach_point point;
+};
+
+/* Ingress first: a packet that was translated on its way out must find the way back. */
+static const struct hook hooks[] = {
+	{ "ingress", "uplink_ingress", TCX_INGRESS, BPF_TC_INGRESS },
+	{ "egress", "uplink_egress", TCX_EGRESS, BPF_TC_EGRESS },
+};
+#define N_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
+
+/* An interface's name as part of a pin's: a bpffs has no use for dots. Up to three times as long. */
+#define PIN_NAME_MAX (3 * IFNAMSIZ)
+
+static const char *pin_name(const char *ifname, char buf[PIN_NAME_MAX])
+{
+	size_t n = 0;
+
+	for (; *ifname && n + 4 < PIN_NAME_MAX; ifname++) {
+		if (*ifname == '.' || *ifname == '%')
+			n += (size_t)sprintf(buf + n, "%%%02x", (unsigned char)*ifname);
+		else
+			buf[n++] = *ifname;
+	}
+	buf[n] = '\0';
+	return buf;
+}
+
+/* len: of the part of name that is the interface's. */
+static const char *unpin_name(const char *name, size_t len, char buf[PIN_NAME_MAX])
+{
+	size_t n = 0;
+	unsigned c;
+
+	for (size_t i = 0; i < len && n + 1 < PIN_NAME_MAX; i++) {
+		if (name[i] == '%' && i + 2 < len && sscanf(name + i + 1, "%2x", &c) == 1) {
+			buf[n++] = (char)c;
+			i += 2;
+		} else {
+			buf[n++] = name[i];
+		}
+	}
+	buf[n] = '\0';
+	return buf;
+}
+
+static void link_path(char path[DP_PATH_MAX], const char *dir, const char *ifname,
+		      const struct hook *h)
+{
+	char name[PIN_NAME_MAX];
+
+	dp_path(path, "%s/links/%s-%s", dir, pin_name(ifname, name), h->name);
+}
+
+/* TCX */
+
+/* Open a pinned link. Returns the file descriptor; *ret_ifindex is 0 when its interface is gone. */
+static int link_open(const char *path, unsigned *ret_ifindex, enum bpf_attach_type *ret_type)
+{
+	struct bpf_link_info info = { 0 };
+	__u32 len = sizeof(info);
+	int fd, r;
+
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return -errno;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len)) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	/* Of all kinds of links that begin with an interface the kernel's struct has: ifindex, attach_type. */
+	*ret_ifindex = info.type == LINK_TYPE_TCX ? info.netns.netns_ino : 0;
+	*ret_type = info.type == LINK_TYPE_TCX ? info.netns.attach_type : 0;
+	return fd;
+}
+
+static int link_remove(const char *path, struct errtext *err)
+{
+	int fd = bpf_obj_get(path);
+	int r = 0;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	/* At once, not when the last reference is gone: removing a pin alone detaches a little later. */
+	if (fd < 0 || (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP))
+		r = errtext_set(err, errno, "%s: detaching: %s", path, dp_why(-errno));
+	if (!r && unlink(path) && errno != ENOENT)
+		r = errtext_set(err, errno, "%s: removing: %s", path, dp_why(-errno));
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* An interface that was renamed: its link is pinned under the old name. Put it under the new one. */
+static void link_adopt(const char *dir, const struct hook *h, unsigned ifindex, const char *path)
+{
+	char links[DP_PATH_MAX], other[DP_PATH_MAX];
+	enum bpf_attach_type type;
+	struct dirent *e;
+	unsigned at;
+	DIR *d;
+	int fd;
+
+	d = opendir(dp_path(links, "%s/links", dir));
+	while (d && (e = readdir(d))) {
+		if (*e->d_name == '.')
+			continue;
+		fd = link_open(dp_path(other, "%s/%s", links, e->d_name), &at, &type);
+		if (fd < 0)
+			continue;
+		close(fd);
+		if (at == ifindex && type == h->tcx && strcmp(other, path)) {
+			rename(other, path);
+			break;
+		}
+	}
+	if (d)
+		closedir(d);
+}
+
+static bool tcx_known(unsigned ifindex)
+{
+	__u32 n = 0;
+
+	/* An older kernel says EINVAL to the kind of hook. */
+	return bpf_prog_query((int)ifindex, TCX_INGRESS, 0, NULL, NULL, &n) != -EINVAL;
+}
+
+static int tcx_attach(const struct dp *dp, const struct hook *h, int prog_fd, unsigned ifindex,
+		      const char *ifname, struct errtext *err)
+{
+	char path[DP_PATH_MAX];
+	enum bpf_attach_type type;
+	unsigned at;
+	int fd, r;
+
+	link_path(path, dp->dir, ifname, h);
+	if (access(path, F_OK))
+		link_adopt(dp->dir, h, ifindex, path);
+	fd = link_open(path, &at, &type);
+	if (fd < 0 && fd != -ENOENT)
+		return errtext_set(err, -fd, "%s: %s", path, dp_why(fd));
+	if (fd >= 0) {
+		r = at == ifindex && type == h->tcx ? bpf_link_update(fd, prog_fd, NULL) : -ENOLINK;
+		close(fd);
+		if (!r)
+			return 0;
+		/* The interface that the link was made for is gone. */
+		if (r != -ENOLINK)
+			return errtext_set(err, -r, "%s: exchanging the program: %s", path,
+					   dp_why(r));
+		r = link_remove(path, err);
+		if (r)
+			return r;
+	}
+	fd = bpf_link_create(prog_fd, (int)ifindex, h->tcx, NULL);
+	if (fd < 0)
+		return errtext_set(err, -fd, "%s %s: attaching: %s", ifname, h->name, dp_why(fd));
+	r = bpf_obj_pin(fd, path);
+	if (r)
+		errtext_set(err, -r, "%s: pinning: %s", path, dp_why(r));
+	close(fd);
+	return r;
+}
+
+static int tcx_detach(const char *dir, const char *ifname, struct errtext *err)
+{
+	char path[DP_PATH_MAX];
+	int r = 0;
+
+	for (size_t i = 0; !r && i < N_HOOKS; i++) {
+		link_path(path, dir, ifname, &hooks[i]);
+		r = link_remove(path, err);
+	}
+	return r;
+}
+
+/* clsact */
+
+static void marker_path(char path[DP_PATH_MAX], const char *dir, const char *ifname)
+{
+	char name[PIN_NAME_MAX];
+
+	dp_path(path, "%s/tc/%s", dir, pin_name(ifname, name));
+}
+
+/* Is the filter at our place ours? 1: yes; 0: there is none; -EBUSY: it is another one's, called ret_name. */
+static int filter_ours(const struct hook *h, unsigned ifindex, char ret_name[BPF_OBJ_NAME_LEN])
+{
+	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = (int)ifindex, .attach_point = h->point);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+	struct bpf_prog_info info = { 0 };
+	__u32 len = sizeof(info);
+	int fd, r;
+
+	r = bpf_tc_query(&at, &opts);
+	if (r == -ENOENT || r == -EINVAL) /* EINVAL: there is no clsact */
+		return 0;
+	if (r)
+		return r;
+	fd = bpf_prog_get_fd_by_id(opts.prog_id);
+	if (fd < 0)
+		return fd;
+	r = bpf_obj_get_info_by_fd(fd, &info, &len) ? -errno : 0;
+	close(fd);
+	if (r)
+		return r;
+	memcpy(ret_name, info.name, BPF_OBJ_NAME_LEN);
+	return strncmp(info.name, h->program, BPF_OBJ_NAME_LEN - 1) ? -EBUSY : 1;
+}
+
+static int clsact_hook(const struct hook *h, int prog_fd, unsigned ifindex, const char *ifname,
+		       struct errtext *err)
+{
+	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = (int)ifindex, .attach_point = h->point);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
+		    .prog_fd = prog_fd, .flags = BPF_TC_F_REPLACE);
+	char other[BPF_OBJ_NAME_LEN] = "";
+	int r;
+
+	r = filter_ours(h, ifindex, other);
+	if (r == -EBUSY)
+		return errtext_set(
+			err, EBUSY,
+			"%s %s: the clsact filter with handle %d, priority %d is the "
+			"program \"%s\", which is not ours: move that to another priority",
+			ifname, h->name, FILTER_HANDLE, FILTER_PRIORITY, other);
+	if (r >= 0)
+		r = bpf_tc_attach(&at, &opts);
+	if (r)
+		return errtext_set(err, -r, "%s %s: attaching to clsact: %s", ifname, h->name,
+				   dp_why(r));
+	return 0;
+}
+
+static int clsact_attach(const struct dp *dp, const int prog_fds[N_HOOKS], unsigned ifindex,
+			 const char *ifname, struct errtext *err)
+{
+	LIBBPF_OPTS(bpf_tc_hook, qdisc, .ifindex = (int)ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	char marker[DP_PATH_MAX], path[DP_PATH_MAX];
+	int made, r;
+
+	marker_path(marker, dp->dir, ifname);
+	r = dp_mkdir(dp_path(path, "%s/tc", dp->dir));
+	if (!r)
+		r = dp_mkdir(marker);
+	if (r)
+		return errtext_set(err, -r, "%s: making the directory: %s", marker, dp_why(r));
+	made = bpf_tc_hook_create(&qdisc);
+	if (made && made != -EEXIST)
+		return errtext_set(err, -made, "%s: adding the clsact qdisc: %s", ifname,
+				   dp_why(made));
+	/* Noted afterwards: if we are killed in between, a qdisc is left over, and none is lost that is not ours. */
+	if (!made) {
+		r = dp_mkdir(dp_path(path, "%s/qdisc", marker));
+		if (r)
+			return errtext_set(err, -r, "%s: making the directory: %s", path,
+					   dp_why(r));
+	}
+	for (size_t i = 0; i < N_HOOKS; i++) {
+		r = clsact_hook(&hooks[i], prog_fds[i], ifindex, ifname, err);
+		if (r)
+			return r;
+		if (!i)
+			FAULT_POINT("dp.attach.half");
+	}
+	return 0;
+}
+
+/* How many filters the messages of one answer hold, or -errno. *done is set at the answer's end. */
+static int count_filters(const char *buf, ssize_t len, bool *done)
+{
+	int n = 0;
+
+	for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, len);
+	     h = NLMSG_NEXT(h, len)) {
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error;
+		if (h->nlmsg_type == NLMSG_DONE)
+			*done = true;
+		else if (h->nlmsg_type == RTM_NEWTFILTER)
+			n++;
+	}
+	return n;
+}
+
+/* Filters of whatever kind at one side of an interface's clsact. Number or -errno. */
+static int filters_left(unsigned ifindex, uint32_t parent)
+{
+	struct {
+		struct nlmsghdr h;
+		struct tcmsg t;
+	} req = {
+		.h = { .nlmsg_len = sizeof(req),
+		       .nlmsg_type = RTM_GETTFILTER,
+		       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.t = { .tcm_ifindex = (int)ifindex, .tcm_parent = parent },
+	};
+	char buf[16384] __attribute__((aligned(8)));
+	bool done = false;
+	int fd, n, total = 0;
+
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (fd < 0 || send(fd, &req, sizeof(req), 0) < 0) {
+		total = -errno;
+		done = true;
+	}
+	while (!done) {
+		ssize_t len = recv(fd, buf, sizeof(buf), 0);
+
+		n = len < 0 ? -errno : count_filters(buf, len, &done);
+		if (n == -EINTR)
+			continue;
+		done |= n < 0;
+		total = n < 0 ? n : total + n;
+	}
+	if (fd >= 0)
+		close(fd);
+	return total;
+}
+
+/* The qdisc is ours: remove it unless somebody else makes use of it by now. */
+static int clsact_remove(unsigned ifindex)
+{
+	LIBBPF_OPTS(bpf_tc_hook, qdisc, .ifindex = (int)ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	int in = filters_left(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS));
+	int out = filters_left(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS));
+	int r;
+
+	if (in < 0 || out < 0)
+		return in < 0 ? in : out;
+	if (in || out)
+		return 0;
+	r = bpf_tc_hook_destroy(&qdisc);
+	return r == -ENOENT || r == -EINVAL ? 0 : r;
+}
+
+static int filter_remove(const struct hook *h, unsigned ifindex)
+{
+	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = (int)ifindex, .attach_point = h->point);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+	char other[BPF_OBJ_NAME_LEN];
+	int r;
+
+	r = filter_ours(h, ifindex, other);
+	if (r == 1)
+		r = bpf_tc_detach(&at, &opts);
+	return r == -EBUSY || r == -ENOENT ? 0 : r;
+}
+
+static int clsact_detach(const char *dir, const char *ifname, struct errtext *err)
+{
+	char marker[DP_PATH_MAX], path[DP_PATH_MAX];
+	unsigned ifindex = if_nametoindex(ifname);
+	int r = 0;
+
+	marker_path(marker, dir, ifname);
+	for (size_t i = 0; ifindex && !r && i < N_HOOKS; i++)
+		r = filter_remove(&hooks[i], ifindex);
+	if (ifindex && !r && !access(dp_path(path, "%s/qdisc", marker), F_OK))
+		r = clsact_remove(ifindex);
+	if (r)
+		return errtext_set(err, -r, "%s: detaching from clsact: %s", ifname, dp_why(r));
+	r = dp_dir_remove(marker);
+	return r ? errtext_set(err, -r, "%s: removing: %s", marker, dp_why(r)) : 0;
+}
+
+static bool clsact_marked(const char *dir, const char *ifname)
+{
+	char marker[DP_PATH_MAX];
+
+	marker_path(marker, dir, ifname);
+	return !access(marker, F_OK);
+}
+
+/* Both */
+
+int dp_attach(struct dp *dp, unsigned ifindex, const char *ifname, const char **ret_how,
+	      struct errtext *err)
+{
+	const int prog_fds[N_HOOKS] = {
+		bpf_program__fd(dp->nat->progs.uplink_ingress),
+		bpf_program__fd(dp->nat->progs.uplink_egress),
+	};
+	char path[DP_PATH_MAX];
+	int r;
+
+	r = dp_mkdir(dp_path(path, "%s/links", dp->dir));
+	if (r)
+		return errtext_set(err, -r, "%s: making the directory: %s", path, dp_why(r));
+	if (!dp->force_clsact && tcx_known(ifindex)) {
+		/* Never both kinds at once: each packet would be translated twice. */
+		r = clsact_marked(dp->dir, ifname) ? clsact_detach(dp->dir, ifname, err) : 0;
+		for (size_t i = 0; !r && i < N_HOOKS; i++) {
+			r = tcx_attach(dp, &hooks[i], prog_fds[i], ifindex, ifname, err);
+			if (!i && !r)
+				FAULT_POINT("dp.attach.half");
+		}
+		if (!r)
+			*ret_how = "tcx";
+		return r;
+	}
+	r = tcx_detach(dp->dir, ifname, err);
+	if (!r)
+		r = clsact_attach(dp, prog_fds, ifindex, ifname, err);
+	if (!r)
+		*ret_how = "clsact";
+	return r;
+}
+
+int dp_unhook(const char *dir, const char *ifname, struct errtext *err)
+{
+	int r = tcx_detach(dir, ifname, err);
+
+	return r ? r : clsact_detach(dir, ifname, err);
+}
+
+int dp_detach(struct dp *dp, const char *ifname, struct errtext *err)
+{
+	return dp_unhook(dp->dir, ifname, err);
+}
+
+/* Calls fn for the entries of DIR/sub, with what of the name is the interface's. */
+static int each_name(const char *dir, const char *sub, const char *suffix,
+		     int (*fn)(const char *ifname, void *arg), void *arg)
+{
+	char path[DP_PATH_MAX], name[PIN_NAME_MAX];
+	struct dirent *e;
+	int r = 0;
+	DIR *d;
+
+	d = opendir(dp_path(path, "%s/%s", dir, sub));
+	if (!d)
+		return errno == ENOENT ? 0 : -errno;
+	while (!r && (e = readdir(d))) {
+		size_t len = strlen(e->d_name), tail = strlen(suffix);
+
+		if (*e->d_name == '.' || len <= tail || strcmp(e->d_name + len - tail, suffix))
+			continue;
+		r = fn(unpin_name(e->d_name, len - tail, name), arg);
+	}
+	closedir(d);
+	return r;
+}
+
+int dp_attached(const struct dp *dp, int (*fn)(const char *ifname, void *arg), void *arg)
+{
+	/* Egress comes last, so what has it has both. */
+	int r = each_name(dp->dir, "links", "-egress", fn, arg);
+
+	return r ? r : each_name(dp->dir, "tc", "", fn, arg);
+}
+
+struct unhook {
+	const char *dir;
+	struct errtext *err;
+};
+
+static int unhook_one(const char *ifname, void *arg)
+{
+	struct unhook *u = arg;
+
+	return dp_unhook(u->dir, ifname, u->err);
+}
+
+static int unhook_all(const char *dir, char *const *uplinks, size_t n_uplinks, struct errtext *err)
+{
+	struct unhook u = { .dir = dir, .err = err };
+	int r = 0;
+
+	/* Also where our marker is lost. */
+	for (size_t i = 0; !r && i < n_uplinks; i++)
+		r = dp_unhook(dir, uplinks[i], err);
+	for (size_t i = 0; !r && i < N_HOOKS; i++) {
+		char suffix[16];
+
+		snprintf(suffix, sizeof(suffix), "-%s", hooks[i].name);
+		r = each_name(dir, "links", suffix, unhook_one, &u);
+	}
+	return r ? r : each_name(dir, "tc", "", unhook_one, &u);
+}
+
+int dp_teardown(const char *dir, char *const *uplinks, size_t n_uplinks, struct errtext *err)
+{
+	static const char *const subs[] = { "links", "tc", "maps-new", "maps" };
+	char path[DP_PATH_MAX];
+	int lock_fd, r;
+
+	lock_fd = dp_lock(dir, err);
+	if (lock_fd < 0 && lock_fd != -ENOENT)
+		return lock_fd;
+	if (err)
+		err->s[0] = '\0';
+	r = unhook_all(dir, uplinks, n_uplinks, err);
+	if (r && err && !err->s[0])
+		errtext_set(err, -r, "%s: %s", dir, dp_why(r));
+	for (size_t i = 0; !r && i < sizeof(subs) / sizeof(subs[0]); i++) {
+		r = dp_dir_remove(dp_path(path, "%s/%s", dir, subs[i]));
+		if (r)
+			errtext_set(err, -r, "%s: removing: %s", path, dp_why(r));
+	}
+	/* What somebody else has put there keeps the directory. */
+	if (!r && rmdir(dir) && errno != ENOENT && errno != ENOTEMPTY)
+		r = errtext_set(err, errno, "%s: removing: %s", dir, dp_why(-errno));
+	if (lock_fd >= 0)
+		close(lock_fd);
+	return r;
+}

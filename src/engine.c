@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "engine.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "fault.h"
+#include "finding.h"
+
+#define NS_PER_S    1000000000ULL
+#define NS_PER_MS   1000000ULL
+#define SWEEP_NS    NS_PER_S
+#define SWEEP_SHARE 20 /* at most a twentieth of the time goes into sweeping */
+#define RETRY_NS    NS_PER_S
+#define EVENTS_MIN  100 /* events a second of one kind and CPU, whatever icmp-rate says */
+
+uint64_t engine_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static int64_t utc_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+__attribute__((format(printf, 4, 5))) static void note(const struct engine *e, int priority,
+						       const char *event, const char *fmt, ...)
+{
+	char text[ERRTEXT_LEN];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	e->note(e->note_arg, priority, event, text);
+}
+
+/* ---- the host: routes and settings, recorded in the store before they are changed ---- */
+
+static int host_record(void *arg, const struct host_change *changes, size_t n, struct errtext *err)
+{
+	struct engine *e = arg;
+	int ret;
+
+	for (size_t i = 0; i < n; i++) {
+		ret = store_host_add(e->store, changes[i].kind, changes[i].key, changes[i].was,
+				     changes[i].now, err);
+		if (ret < 0)
+			return ret;
+	}
+	FAULT_POINT("engine.host.recorded");
+	return 0;
+}
+
+/* Undo what the store says was changed and the configuration (NULL: none) does not call for. */
+static int host_undo(struct engine *e, const struct config *c, struct errtext *err)
+{
+	struct store_host *list = NULL;
+	struct host_change *changes = NULL;
+	struct findings found = { 0 };
+	bool *done = NULL;
+	size_t n = 0, m = 0;
+	int ret, ret2;
+
+	ret = store_host_list(e->store, &list, &n, err);
+	if (ret < 0 || !n)
+		goto out;
+	changes = calloc(n, sizeof(*changes));
+	done = calloc(n, sizeof(*done));
+	if (!changes || !done) {
+		ret = errtext_set(err, ENOMEM, "out of memory");
+		goto out;
+	}
+	for (size_t i = 0; i < n; i++) {
+		ret = host_change_set(&changes[m], list[i].kind, list[i].key, list[i].was ?: "",
+				      list[i].now ?: "");
+		if (ret < 0) {
+			errtext_set(err, EINVAL,
+				    "the store's record of a host change \"%s\" \"%s\" is not of "
+				    "this version",
+				    list[i].kind, list[i].key);
+			goto out;
+		}
+		if (!c || !hostplan_wanted(&changes[m], c))
+			m++;
+	}
+	ret = host_restore(e->host, changes, m, done, &found);
+	for (size_t i = 0; i < found.n; i++)
+		if (found.v[i].severity >= FINDING_WARN)
+			note(e, found.v[i].severity == FINDING_WARN ? LOG_WARNING : LOG_ERR, "host",
+			     "%s", found.v[i].text);
+	if (ret < 0)
+		errtext_set(err, -ret, "some of the host's settings could not be put back");
+	for (size_t i = 0; i < m; i++) {
+		if (!done[i])
+			continue;
+		ret2 = store_host_rm(e->store, changes[i].kind, changes[i].key, err);
+		if (ret2 < 0)
+			ret = ret2;
+	}
+out:
+	findings_done(&found);
+	free(changes);
+	free(done);
+	store_host_free(list, n);
+	return ret;
+}
+
+/* ---- uplinks ---- */
+
+static struct engine_uplink *uplink_find(struct engine *e, const char *name)
+{
+	for (size_t i = 0; i < e->n_uplinks; i++)
+		if (!strcmp(e->uplinks[i].name, name))
+			return &e->uplinks[i];
+	return NULL;
+}
+
+/* Put the programs on an uplink that is there. */
+static int uplink_hook(struct engine *e, struct engine_uplink *u, unsigned ifindex, bool up,
+		       struct errtext *err)
+{
+	const char *how;
+	int ret = dp_attach(e->dp, ifindex, u->name, &how, err);
+
+	if (ret < 0)
+		return ret;
+	if (u->ifindex != ifindex)
+		note(e, LOG_NOTICE, "uplink", "uplink %s (ifindex %u): programs attached by %s",
+		     u->name, ifindex, how);
+	u->ifindex = ifindex;
+	u->up = up;
+	u->how = how;
+	return 0;
+}
+
+struct stale {
+	struct engine *e;
+	const struct config *c;
+	char name[IFNAMSIZ];
+};
+
+static int stale_find(const char *ifname, void *arg)
+{
+	struct stale *s = arg;
+
+	for (size_t i = 0; i < s->c->n_uplinks; i++)
+		if (!strcmp(s->c->uplinks[i], ifname))
+			return 0;
+	snprintf(s->name, sizeof(s->name), "%s", ifname);
+	return 1;
+}
+
+/* Hook the uplinks of c, and unhook what is hooked besides. All of them must exist. */
+static int uplinks_set(struct engine *e, const struct config *c, const struct host_link links[],
+		       struct errtext *err)
+{
+	struct engine_uplink next[CONFIG_UPLINKS_MAX] = { 0 };
+	struct stale s = { .e = e, .c = c };
+	int ret;
+
+	for (size_t i = 0; i < c->n_uplinks; i++) {
+		const struct engine_uplink *old = uplink_find(e, c->uplinks[i]);
+
+		if (old)
+			next[i] = *old;
+		snprintf(next[i].name, sizeof(next[i].name), "%s", c->uplinks[i]);
+		next[i].how = old ? old->how : "none";
+		ret = uplink_hook(e, &next[i], (unsigned)links[i].ifindex, links[i].up, err);
+		if (ret < 0)
+			return ret;
+	}
+	while (dp_attached(e->dp, stale_find, &s) == 1) {
+		ret = dp_detach(e->dp, s.name, err);
+		if (ret < 0)
+			return ret;
+		note(e, LOG_NOTICE, "uplink", "%s is no uplink any more: programs detached",
+		     s.name);
+	}
+	memcpy(e->uplinks, next, sizeof(next));
+	e->n_uplinks = c->n_uplinks;
+	return 0;
+}
+
+static int host_ready(struct engine *e, const struct config *c, struct errtext *err)
+{
+	const struct host_recorder rec = { host_record, e };
+	int ret = host_prepare(e->host, c, &rec, err);
+
+	if (ret < 0)
+		return ret;
+	return host_undo(e, c, err);
+}
+
+static void uplink_gone(struct engine *e, struct engine_uplink *u)
+{
+	if (!u->ifindex)
+		return;
+	note(e, LOG_WARNING, "uplink", "uplink %s is gone; its flows wait", u->name);
+	u->ifindex = 0;
+	u->up = false;
+	u->how = "none";
+}
+
+static void uplink_changed(struct engine *e, struct engine_uplink *u, unsigned ifindex, bool up)
+{
+	struct errtext err = { 0 };
+
+	if (u->ifindex == ifindex) {
+		u->up = up;
+		return;
+	}
+	if (uplink_hook(e, u, ifindex, up, &err) < 0 || host_ready(e, e->config, &err) < 0)
+		note(e, LOG_ERR, "uplink", "uplink %s: %s", u->name, err.s);
+}
+
+int engine_links_fd(const struct engine *e)
+{
+	return host_link_fd(e->host);
+}
+
+void engine_links(struct engine *e)
+{
+	struct host_link_event ev;
+	struct engine_uplink *u;
+	unsigned ifindex;
+
+	while (host_link_event(e->host, &ev) == 1) {
+		switch (ev.verb) {
+		case HOST_LINK_CHANGED:
+			u = uplink_find(e, ev.link.name);
+			if (u)
+				uplink_changed(e, u, (unsigned)ev.link.ifindex, ev.link.up);
+			break;
+		case HOST_LINK_GONE:
+			u = uplink_find(e, ev.link.name);
+			if (u)
+				uplink_gone(e, u);
+			break;
+		case HOST_LINK_RESYNC:
+			/* One by one: those that are there must be hooked though others are missing. */
+			for (size_t i = 0; i < e->n_uplinks; i++) {
+				u = &e->uplinks[i];
+				ifindex = if_nametoindex(u->name);
+				if (ifindex)
+					uplink_changed(e, u, ifindex, u->up);
+				else
+					uplink_gone(e, u);
+			}
+			break;
+		}
+	}
+}
+
+/* ---- holds ---- */
+
+/*
+ * Go over to c: decide, persist, publish. Nothing has happened if it fails before it has persisted; -EIO afterwards. c stays the
+ * caller's.
+ */
+static int holds_set(struct engine *e, const struct config *c, struct errtext *err)
+{
+	struct hold_changes changes;
+	struct store_batch batch = { .holds = &changes, .now_ms = utc_ms() };
+	struct plan *next = NULL;
+	int ret;
+
+	ret = hold_reconcile_local(c, &e->holds, e->next_epoch, engine_now_ns(), &changes, err);
+	if (ret < 0)
+		return ret;
+	ret = plan_build(c, &changes.after, e->plan, &next, err);
+	if (ret < 0)
+		goto out;
+	FAULT_POINT("engine.decided");
+	ret = store_commit(e->store, &batch, err);
+	if (ret < 0)
+		goto out;
+	FAULT_POINT("engine.persisted");
+	for (size_t i = 0; i < changes.n; i++) {
+		const struct hold_change *h = &changes.rows[i];
+		char text[RANGE_STRLEN];
+
+		if (h->verb == HOLD_BEGIN)
+			note(e, LOG_NOTICE, "hold", "slice %s of pool %s begins, epoch %u",
+			     range_format(&h->hold.ports, text), h->hold.pool, h->hold.epoch);
+		else if (h->verb == HOLD_END)
+			note(e, LOG_NOTICE, "hold", "slice %s of pool %s ends: %s",
+			     range_format(&h->hold.ports, text), h->hold.pool,
+			     hold_why_name(h->why));
+	}
+	hold_apply(&e->holds, &changes);
+	e->next_epoch = changes.next_epoch;
+	if (dp_publish(e->dp, next, err) < 0) {
+		ret = -EIO;
+		goto out;
+	}
+	FAULT_POINT("engine.published");
+	plan_free(e->plan);
+	e->plan = next;
+	next = NULL;
+out:
+	plan_free(next);
+	hold_changes_done(&changes);
+	return ret;
+}
+
+static int renew(struct engine *e, uint64_t now_ns, struct errtext *err)
+{
+	struct store_batch batch = { .now_ms = utc_ms() };
+	struct hold_changes changes;
+	uint32_t *rows = NULL;
+	int ret, row;
+
+	ret = hold_renew(&e->holds, now_ns, e->config->fleet.ttl_s, &changes);
+	if (ret < 0)
+		return errtext_set(err, -ret, "out of memory");
+	batch.holds = &changes;
+	rows = calloc(changes.n ?: 1, sizeof(*rows));
+	if (!rows) {
+		ret = errtext_set(err, ENOMEM, "out of memory");
+		goto out;
+	}
+	ret = store_commit(e->store, &batch, err);
+	if (ret < 0)
+		goto out;
+	hold_apply(&e->holds, &changes);
+	for (size_t i = 0; i < e->holds.n; i++) {
+		row = plan_slice_row(e->plan, &e->holds.rows[i].ports);
+		if (row >= 0) {
+			e->plan->slices[row].not_after_ns = e->holds.rows[i].not_after_ns;
+			rows[0] = (uint32_t)row;
+			dp_renew(e->dp, rows, 1, e->holds.rows[i].not_after_ns);
+		}
+	}
+out:
+	free(rows);
+	hold_changes_done(&changes);
+	return ret;
+}
+
+int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct errtext *err)
+{
+	uint64_t renew_ns = hold_next_renewal(&e->holds, e->config->fleet.ttl_s), sweep_ns;
+	int ret;
+
+	if (renew_ns <= now_ns) {
+		ret = renew(e, now_ns, err);
+		if (ret < 0 && store_must_reopen(e->store))
+			return -EIO;
+		/* The data plane fences the slices by itself if this goes on. */
+		if (ret < 0 && !e->renewal_failing)
+			note(e, LOG_ERR, "renewal", "deadlines can't be renewed: %s", err->s);
+		else if (!ret && e->renewal_failing)
+			note(e, LOG_NOTICE, "renewal", "deadlines are renewed again");
+		e->renewal_failing = ret < 0;
+		renew_ns = ret < 0 ? now_ns + RETRY_NS
+				   : hold_next_renewal(&e->holds, e->config->fleet.ttl_s);
+	}
+	sweep_ns = e->swept_ns + SWEEP_NS + e->sweep_took_ns * SWEEP_SHARE;
+	if (!e->swept_ns || sweep_ns <= now_ns) {
+		ret = dp_sweep(e->dp, &e->swept, err);
+		if (ret < 0)
+			return -EIO;
+		e->swept_ns = now_ns;
+		e->sweep_took_ns = engine_now_ns() - now_ns;
+		sweep_ns = now_ns + SWEEP_NS + e->sweep_took_ns * SWEEP_SHARE;
+	}
+	*ret_next_ns = renew_ns < sweep_ns ? renew_ns : sweep_ns;
+	return 0;
+}
+
+/* ---- start, reload, end ---- */
+
+static uint32_t event_rate(const struct config *c)
+{
+	return c->icmp_rate > EVENTS_MIN ? c->icmp_rate : EVENTS_MIN;
+}
+
+static void say_warnings(const struct engine *e, const struct config *c)
+{
+	for (size_t i = 0; i < c->n_warnings; i++)
+		note(e, LOG_WARNING, "config", "%s", c->warnings[i]);
+	if (dp_max_flows(e->dp) != c->max_flows)
+		note(e, LOG_WARNING, "config",
+		     "%s: max-flows \"%u\": the tables that are loaded have room for %u; it takes "
+		     "effect after sluiced --teardown",
+		     c->path, c->max_flows, dp_max_flows(e->dp));
+}
+
+int engine_open(const struct engine_opts *opts, struct engine **ret, struct errtext *err)
+{
+	struct host_link links[CONFIG_UPLINKS_MAX];
+	struct dp_opts dpo = { .force_clsact = opts->force_clsact };
+	struct engine *e = calloc(1, sizeof(*e));
+	int r;
+
+	if (!e)
+		return errtext_set(err, ENOMEM, "out of memory");
+	e->note = opts->note;
+	e->note_arg = opts->note_arg;
+	e->started_ns = engine_now_ns();
+	clock_gettime(CLOCK_REALTIME, &e->started);
+	e->config_path = strdup(opts->config_path);
+	if (!e->config_path) {
+		r = errtext_set(err, ENOMEM, "out of memory");
+		goto fail;
+	}
+	if ((r = config_load(e->config_path, &e->config, err)) < 0 ||
+	    (r = host_open(&e->host, err)) < 0 ||
+	    (r = host_links(e->host, e->config->uplinks, e->config->n_uplinks, links, err)) < 0 ||
+	    (r = store_open(e->config->state_dir, e->config->machine, &e->store, err)) < 0 ||
+	    (r = store_load_holds(e->store, &e->holds, &e->next_epoch, err)) < 0)
+		goto fail;
+	FAULT_POINT("engine.opened");
+	dpo.dir = e->config->bpffs;
+	dpo.max_flows = e->config->max_flows;
+	dpo.event_rate = event_rate(e->config);
+	if ((r = dp_open(&dpo, &e->dp, err)) < 0 || (r = dp_read_plan(e->dp, &e->plan, err)) < 0)
+		goto fail;
+	say_warnings(e, e->config);
+	r = holds_set(e, e->config, err);
+	if (r < 0)
+		goto fail;
+	/* The guard must stand before a route lets sockets use the shared addresses. */
+	r = uplinks_set(e, e->config, links, err);
+	if (r < 0)
+		goto fail;
+	FAULT_POINT("engine.attached");
+	r = host_ready(e, e->config, err);
+	if (r < 0)
+		goto fail;
+	FAULT_POINT("engine.ready");
+	*ret = e;
+	return 0;
+fail:
+	engine_close(e);
+	return r;
+}
+
+void engine_close(struct engine *e)
+{
+	if (!e)
+		return;
+	plan_free(e->plan);
+	dp_close(e->dp);
+	hold_table_done(&e->holds);
+	store_close(e->store);
+	host_close(e->host);
+	config_free(e->config);
+	free(e->config_path);
+	free(e);
+}
+
+int engine_reload(struct engine *e, struct errtext *err)
+{
+	struct host_link links[CONFIG_UPLINKS_MAX];
+	struct config *c = NULL, *old = e->config;
+	struct errtext undo = { 0 };
+	int ret;
+
+	ret = config_load(e->config_path, &c, err);
+	if (ret < 0)
+		return ret;
+	ret = config_reloadable(old, c, err);
+	if (ret < 0)
+		goto refuse;
+	ret = host_links(e->host, c->uplinks, c->n_uplinks, links, err);
+	if (ret < 0) {
+		/* Which also chose whose events we hear: back to the old ones. */
+		host_links(e->host, old->uplinks, old->n_uplinks, links, &undo);
+		goto refuse;
+	}
+	ret = holds_set(e, c, err);
+	if (ret < 0)
+		goto refuse;
+	e->config = c;
+	config_free(old);
+	ret = uplinks_set(e, c, links, err);
+	if (ret < 0)
+		return -EIO;
+	ret = host_ready(e, c, err);
+	if (ret < 0)
+		return -EIO;
+	say_warnings(e, c);
+	note(e, LOG_NOTICE, "reload", "configuration %s is in force", e->config_path);
+	return 0;
+refuse:
+	config_free(c);
+	return ret;
+}
+
+int engine_teardown(const char *config_path, engine_note_fn *note_fn, void *note_arg,
+		    struct errtext *err)
+{
+	struct engine e = { .note = note_fn, .note_arg = note_arg };
+	int ret;
+
+	/* Routes first: without them no socket sends from a shared address when the guard goes. */
+	if ((ret = config_load(config_path, &e.config, err)) < 0 ||
+	    (ret = host_open(&e.host, err)) < 0 ||
+	    (ret = store_open(e.config->state_dir, e.config->machine, &e.store, err)) < 0 ||
+	    (ret = host_undo(&e, NULL, err)) < 0)
+		goto out;
+	ret = dp_teardown(e.config->bpffs, e.config->uplinks, e.config->n_uplinks, err);
+out:
+	store_close(e.store);
+	host_close(e.host);
+	config_free(e.config);
+	return ret;
+}

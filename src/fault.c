@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "fault.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Is this the passing of name that the variable asks for? *count is its passings so far. */
+static bool fault_due(const char *variable, const char *name, uint64_t *count)
+{
+	const char *want = getenv(variable);
+	const char *colon;
+	uint64_t n = 1;
+	char *end;
+
+	if (!want)
+		return false;
+	colon = strchrnul(want, ':');
+	if (*colon) {
+		errno = 0;
+		n = strtoull(colon + 1, &end, 10);
+		if (errno || *end || colon[1] < '0' || colon[1] > '9' || !n) {
+			fprintf(stderr, "%s=%s: not NAME or NAME:N with N from 1\n", variable,
+				want);
+			abort();
+		}
+	}
+	if (strlen(name) != (size_t)(colon - want) || strncmp(name, want, strlen(name)))
+		return false;
+	return ++*count == n;
+}
+
+void fault_pass(const char *name)
+{
+	static uint64_t count;
+
+	if (fault_due("SLUICE_CRASH_AT", name, &count))
+		raise(SIGKILL);
+}
+
+bool fault_hit(const char *name)
+{
+	static uint64_t count;
+
+	return fault_due("SLUICE_FAIL_AT", name, &count);
+}

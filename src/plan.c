@@ -1,0 +1,600 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "plan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLICE_PORTS_ALL 65536u
+
+/* RFC 4787 REQ-5, RFC 5382 REQ-5, RFC 5508 REQ-2, RFC 7857 2. */
+static const struct sluice_timers timers_default = {
+	.tcp_established = 7440,
+	.tcp_opening = 240,
+	.tcp_closing = 240,
+	.tcp_time_wait = 120,
+	.tcp_reset = 240,
+	.udp = 300,
+	.udp_short = 30,
+	.icmp = 60,
+};
+
+/* What building needs beside the plan. */
+struct build {
+	const struct config *config;
+	const struct plan *prev; /* or NULL */
+	struct plan *plan;
+	const struct config_pool **pool_of;  /* by index in plan->addrs */
+	bool row_taken[SLUICE_MAX_SLICES];   /* in the region of an address */
+	bool row_ends[SLUICE_MAX_SLICES];    /* held in prev */
+	bool block_taken[SLUICE_MAX_BLOCKS]; /* by a slice of the plan */
+	bool block_ends[SLUICE_MAX_BLOCKS];  /* by a slice of prev */
+	uint32_t blocks_from[2][16];         /* by spare and shift: nothing is free before it */
+};
+
+static union sluice_addr addr_to_abi(const struct addr *a)
+{
+	union sluice_addr ret;
+
+	static_assert(sizeof(ret) == sizeof(*a), "both are 16 bytes, v4-mapped");
+	memcpy(&ret, a, sizeof(ret));
+	return ret;
+}
+
+static int plan_addr_cmp(const void *a, const void *b)
+{
+	const struct plan_addr *x = a, *y = b;
+
+	return memcmp(&x->addr, &y->addr, sizeof(x->addr));
+}
+
+int plan_prefix_cmp(const void *a, const void *b)
+{
+	const struct plan_prefix *x = a, *y = b;
+
+	return memcmp(&x->key, &y->key, sizeof(x->key));
+}
+
+static const struct plan_addr *plan_find_addr(const struct plan *p, const union sluice_addr *a)
+{
+	struct plan_addr key = { .addr = *a };
+
+	if (!p || !p->n_addrs)
+		return NULL;
+	return bsearch(&key, p->addrs, p->n_addrs, sizeof(key), plan_addr_cmp);
+}
+
+static uint32_t slice_shift(uint32_t nports)
+{
+	return (uint32_t)__builtin_ctz(nports);
+}
+
+static uint32_t region_rows(uint32_t shift)
+{
+	return SLICE_PORTS_ALL >> shift;
+}
+
+/* The shortest timer: what was seen less long ago than that has not ended. */
+static uint32_t timers_least(const struct sluice_timers *t)
+{
+	const uint32_t all[] = { t->tcp_established, t->tcp_opening, t->tcp_closing,
+				 t->tcp_time_wait,   t->tcp_reset,   t->udp,
+				 t->udp_short,       t->icmp };
+	uint32_t least = all[0];
+
+	for (size_t i = 1; i < sizeof(all) / sizeof(all[0]); i++)
+		least = all[i] < least ? all[i] : least;
+	return least;
+}
+
+/* Pools */
+
+static int pools_free_row(const struct build *b)
+{
+	for (int row = 0; row < SLUICE_MAX_POOLS; row++)
+		if (!b->plan->pools[row].used && !(b->prev && b->prev->pools[row].used))
+			return row;
+	return -ENOSPC;
+}
+
+static void pool_fill(struct sluice_pool *to, const struct config_pool *from)
+{
+	static_assert(sizeof(to->name) >= sizeof(from->name), "names fit");
+	memset(to->name, 0, sizeof(to->name));
+	memcpy(to->name, from->name, strnlen(from->name, sizeof(from->name) - 1));
+	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
+		to->mapping[l4] = l4 == SLUICE_ICMP ? SLUICE_EIM : (uint8_t)from->mapping[l4];
+		/* Also where the mapping is overload: its last endpoint-independent flows may still drain. */
+		to->filtering[l4] =
+			l4 == SLUICE_ICMP ? SLUICE_FILTER_ADDRESS : (uint8_t)from->filtering;
+	}
+	to->unleased = (uint8_t)from->unleased;
+	to->timers = timers_default;
+	to->used = 1;
+}
+
+static int build_pools(struct build *b, struct errtext *err)
+{
+	const struct config *c = b->config;
+
+	/* Those that go on first: a new one must not get their row. */
+	for (size_t i = 0; i < c->n_pools; i++) {
+		int row = b->prev ? plan_pool_row(b->prev, c->pools[i].name) : -ENOENT;
+
+		if (row >= 0)
+			pool_fill(&b->plan->pools[row], &c->pools[i]);
+	}
+	for (size_t i = 0; i < c->n_pools; i++) {
+		int row = plan_pool_row(b->plan, c->pools[i].name);
+
+		if (row >= 0)
+			continue;
+		row = pools_free_row(b);
+		if (row < 0)
+			return errtext_set(err, ENOSPC,
+					   "pool \"%s\": at most %d pools fit, counting those that "
+					   "this change takes away",
+					   c->pools[i].name, SLUICE_MAX_POOLS);
+		pool_fill(&b->plan->pools[row], &c->pools[i]);
+	}
+	return 0;
+}
+
+/* Addresses and the rows of their slices */
+
+static int build_addrs(struct build *b, struct errtext *err)
+{
+	struct plan *p = b->plan;
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->config->n_pools; i++)
+		n += b->config->pools[i].n_addresses;
+	if (n > SLUICE_MAX_ADDRS)
+		return errtext_set(err, ENOSPC, "%zu shared addresses: at most %d fit", n,
+				   SLUICE_MAX_ADDRS);
+	p->addrs = calloc(n ? n : 1, sizeof(*p->addrs));
+	b->pool_of = calloc(n ? n : 1, sizeof(const struct config_pool *));
+	if (!p->addrs || !b->pool_of)
+		return errtext_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < b->config->n_pools; i++) {
+		const struct config_pool *pool = &b->config->pools[i];
+		int row = plan_pool_row(p, pool->name);
+
+		assert(row >= 0);
+		for (size_t j = 0; j < pool->n_addresses; j++) {
+			struct plan_addr *a = &p->addrs[p->n_addrs++];
+
+			a->addr = addr_to_abi(&pool->addresses[j]);
+			a->row.pool = (uint16_t)row;
+			a->row.shift = (uint8_t)slice_shift(pool->slice_size);
+		}
+	}
+	qsort(p->addrs, p->n_addrs, sizeof(*p->addrs), plan_addr_cmp);
+	for (size_t i = 1; i < p->n_addrs; i++)
+		assert(plan_addr_cmp(&p->addrs[i - 1], &p->addrs[i])); /* config_load() saw to it */
+	for (size_t i = 0; i < b->config->n_pools; i++) {
+		const struct config_pool *pool = &b->config->pools[i];
+
+		for (size_t j = 0; j < pool->n_addresses; j++) {
+			union sluice_addr a = addr_to_abi(&pool->addresses[j]);
+
+			b->pool_of[plan_find_addr(p, &a) - p->addrs] = pool;
+		}
+	}
+	return 0;
+}
+
+/* The holds on one address: they are sorted, so this is a part of the table. */
+static const struct hold *holds_of(const struct hold_table *t, const union sluice_addr *a,
+				   size_t *ret_n)
+{
+	size_t lo = 0, hi = t->n, end;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (memcmp(&t->rows[mid].ports.addr, a, sizeof(*a)) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (end = lo; end < t->n && !memcmp(&t->rows[end].ports.addr, a, sizeof(*a));)
+		end++;
+	*ret_n = end - lo;
+	return t->n ? t->rows + lo : NULL;
+}
+
+/* Is it the very same slice, in the same pool, under whatever epoch? */
+static bool slice_same(const struct sluice_slice *was, const struct sluice_slice *is)
+{
+	return was->state == SLUICE_SLICE_HELD &&
+	       !memcmp(&was->addr, &is->addr, sizeof(is->addr)) && was->first == is->first &&
+	       was->last == is->last && was->pool == is->pool;
+}
+
+/* May the holds of a live in a region that begins at base, with what prev has in these rows? */
+static bool region_sound(const struct build *b, const struct plan_addr *a, uint32_t base,
+			 const struct hold *holds, size_t n)
+{
+	for (size_t i = 0; b->prev && i < n; i++) {
+		const struct sluice_slice *s =
+			&b->prev->slices[base + (holds[i].ports.first >> a->row.shift)];
+		const struct sluice_slice want = {
+			.addr = a->addr,
+			.first = holds[i].ports.first,
+			.last = holds[i].ports.last,
+			.pool = a->row.pool,
+		};
+
+		if (s->state != SLUICE_SLICE_HELD || holds[i].epoch > s->epoch)
+			continue;
+		if (holds[i].epoch < s->epoch || !slice_same(s, &want))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * First fit, at multiples of the size, which keeps room for large regions together. spare: leave out rows that prev holds.
+ */
+static int region_find(const struct build *b, const struct plan_addr *a, const struct hold *holds,
+		       size_t n, bool spare)
+{
+	uint32_t rows = region_rows(a->row.shift);
+
+	for (uint32_t base = 0; base + rows <= SLUICE_MAX_SLICES; base += rows) {
+		bool taken = false;
+
+		for (uint32_t row = base; !taken && row < base + rows; row++)
+			taken = b->row_taken[row] || (spare && b->row_ends[row]);
+		if (!taken && (spare || region_sound(b, a, base, holds, n)))
+			return (int)base;
+	}
+	return -ENOSPC;
+}
+
+static void region_take(struct build *b, struct plan_addr *a, uint32_t base)
+{
+	uint32_t rows = region_rows(a->row.shift);
+
+	a->row.base = base;
+	for (uint32_t i = 0; i < rows; i++) {
+		struct sluice_slice *s = &b->plan->slices[base + i];
+
+		assert(!b->row_taken[base + i]);
+		b->row_taken[base + i] = true;
+		s->addr = a->addr;
+		s->first = (uint16_t)(i << a->row.shift);
+		s->last = (uint16_t)(s->first + (1u << a->row.shift) - 1);
+		s->pool = a->row.pool;
+	}
+}
+
+static int build_regions(struct build *b, const struct hold_table *holds, struct errtext *err)
+{
+	struct plan *p = b->plan;
+	bool placed[SLUICE_MAX_ADDRS] = { false };
+	const struct hold *h;
+	size_t n, total = 0;
+
+	for (size_t i = 0; b->prev && i < b->prev->n_held; i++)
+		b->row_ends[b->prev->held[i]] = true;
+	for (size_t i = 0; i < p->n_addrs; i++) {
+		struct plan_addr *a = &p->addrs[i];
+		const struct plan_addr *was = plan_find_addr(b->prev, &a->addr);
+
+		total += region_rows(a->row.shift);
+		if (!was || was->row.shift != a->row.shift || was->row.pool != a->row.pool)
+			continue;
+		h = holds_of(holds, &a->addr, &n);
+		if (!region_sound(b, a, was->row.base, h, n))
+			continue;
+		region_take(b, a, was->row.base);
+		placed[i] = true;
+	}
+	for (size_t i = 0; i < p->n_addrs; i++) {
+		struct plan_addr *a = &p->addrs[i];
+		int base;
+
+		if (placed[i])
+			continue;
+		h = holds_of(holds, &a->addr, &n);
+		base = region_find(b, a, h, n, true);
+		if (base < 0)
+			base = region_find(b, a, h, n, false);
+		if (base < 0)
+			return errtext_set(
+				err, ENOSPC,
+				"pool \"%s\": no room for its addresses: all shared "
+				"addresses together have %zu slices, at most %d fit: use fewer "
+				"addresses or a larger slice-size",
+				p->pools[a->row.pool].name, total, SLUICE_MAX_SLICES);
+		region_take(b, a, (uint32_t)base);
+	}
+	return 0;
+}
+
+/* Holds and their blocks */
+
+static void blocks_mark(bool map[SLUICE_MAX_BLOCKS], const struct sluice_slice *s)
+{
+	uint32_t n = plan_block_rows((uint32_t)s->last - s->first + 1);
+
+	assert(s->block_base + n <= SLUICE_MAX_BLOCKS);
+	memset(&map[s->block_base], true, n);
+}
+
+/*
+ * First fit, at multiples of the size. spare: leave out what prev's slices have. Blocks are only ever taken meanwhile, so each
+ * size can go on where its last search ended.
+ */
+static int blocks_find(struct build *b, uint32_t shift, bool spare)
+{
+	uint32_t n = plan_block_rows(1u << shift);
+	uint32_t *base = &b->blocks_from[spare][shift];
+
+	for (; *base + n <= SLUICE_MAX_BLOCKS; *base += n) {
+		bool taken = false;
+
+		for (uint32_t row = *base; !taken && row < *base + n; row++)
+			taken = b->block_taken[row] || (spare && b->block_ends[row]);
+		if (!taken)
+			return (int)*base;
+	}
+	return -ENOSPC;
+}
+
+/* The plan's row for a hold, or -EINVAL with the reason. */
+static int hold_row(const struct build *b, const struct hold *h, struct errtext *err)
+{
+	union sluice_addr addr = addr_to_abi(&h->ports.addr);
+	const struct plan_addr *a = plan_find_addr(b->plan, &addr);
+	uint32_t nports = (uint32_t)h->ports.last - h->ports.first + 1;
+	char text[RANGE_STRLEN];
+	int row;
+
+	range_format(&h->ports, text);
+	if (!a || strcmp(b->plan->pools[a->row.pool].name, h->pool))
+		return errtext_set(err, EINVAL, "hold of %s: the address is not one of pool \"%s\"",
+				   text, h->pool);
+	row = plan_slice_row(b->plan, &h->ports);
+	if (row < 0)
+		return errtext_set(err, EINVAL,
+				   "hold of %s: %u ports, the slices of pool \"%s\" have %u", text,
+				   nports, h->pool, b->pool_of[a - b->plan->addrs]->slice_size);
+	if (b->plan->slices[row].state == SLUICE_SLICE_HELD)
+		return errtext_set(err, EINVAL, "hold of %s: held twice", text);
+	return row;
+}
+
+static bool slice_keeps_blocks(const struct build *b, uint32_t row)
+{
+	return b->prev && slice_same(&b->prev->slices[row], &b->plan->slices[row]);
+}
+
+static int build_holds(struct build *b, const struct hold_table *holds, struct errtext *err)
+{
+	struct plan *p = b->plan;
+
+	for (size_t i = 0; b->prev && i < b->prev->n_held; i++)
+		blocks_mark(b->block_ends, &b->prev->slices[b->prev->held[i]]);
+	for (size_t i = 0; i < holds->n; i++) {
+		const struct hold *h = &holds->rows[i];
+		struct sluice_slice *s;
+		int row = hold_row(b, h, err);
+
+		if (row < 0)
+			return row;
+		s = &p->slices[row];
+		s->state = SLUICE_SLICE_HELD;
+		s->epoch = h->epoch;
+		s->not_after_ns = h->not_after_ns;
+		s->fresh_s = (uint16_t)timers_least(&p->pools[s->pool].timers);
+		if (!slice_keeps_blocks(b, (uint32_t)row))
+			continue;
+		s->block_base = b->prev->slices[row].block_base;
+		blocks_mark(b->block_taken, s);
+	}
+	return 0;
+}
+
+static int build_blocks(struct build *b, struct errtext *err)
+{
+	struct plan *p = b->plan;
+
+	for (size_t i = 0; i < p->n_held; i++) {
+		struct sluice_slice *s = &p->slices[p->held[i]];
+		uint32_t shift = slice_shift((uint32_t)s->last - s->first + 1);
+		int base;
+
+		if (slice_keeps_blocks(b, p->held[i]))
+			continue;
+		base = blocks_find(b, shift, true);
+		if (base < 0)
+			base = blocks_find(b, shift, false);
+		if (base < 0)
+			return errtext_set(err, ENOSPC,
+					   "pool \"%s\": no room for the ports of its slices: %d "
+					   "blocks of %d ports fit, for all protocols together: "
+					   "hold fewer slices",
+					   p->pools[s->pool].name, SLUICE_MAX_BLOCKS,
+					   SLUICE_BLOCK_PORTS);
+		s->block_base = (uint32_t)base;
+		blocks_mark(b->block_taken, s);
+	}
+	return 0;
+}
+
+/* Prefixes */
+
+static struct plan_prefix prefix_entry(uint32_t pool, const struct prefix *p, uint32_t value)
+{
+	struct plan_prefix e = { .value = value };
+
+	e.key.prefixlen = SLUICE_LPM_POOL_BITS + p->len;
+	e.key.pool = pool;
+	e.key.addr = addr_to_abi(&p->addr);
+	return e;
+}
+
+/* Sort, and drop what stands there twice. */
+static size_t prefixes_settle(struct plan_prefix *list, size_t n)
+{
+	size_t kept = 0;
+
+	if (n)
+		qsort(list, n, sizeof(*list), plan_prefix_cmp);
+	for (size_t i = 0; i < n; i++)
+		if (!kept || plan_prefix_cmp(&list[kept - 1], &list[i]))
+			list[kept++] = list[i];
+	return kept;
+}
+
+static int build_prefixes(struct build *b, struct errtext *err)
+{
+	struct plan *p = b->plan;
+	size_t n_clients = 0, n_no_nat = 0;
+
+	for (size_t i = 0; i < b->config->n_pools; i++) {
+		n_clients += b->config->pools[i].n_clients;
+		n_no_nat += b->config->pools[i].n_no_nat;
+	}
+	p->clients = calloc(n_clients ? n_clients : 1, sizeof(*p->clients));
+	p->no_nat = calloc(n_no_nat ? n_no_nat : 1, sizeof(*p->no_nat));
+	if (!p->clients || !p->no_nat)
+		return errtext_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < b->config->n_pools; i++) {
+		const struct config_pool *pool = &b->config->pools[i];
+		int row = plan_pool_row(p, pool->name);
+
+		assert(row >= 0);
+		for (size_t j = 0; j < pool->n_clients; j++)
+			p->clients[p->n_clients++] =
+				prefix_entry(0, &pool->clients[j], (uint32_t)row);
+		for (size_t j = 0; j < pool->n_no_nat; j++)
+			p->no_nat[p->n_no_nat++] = prefix_entry((uint32_t)row, &pool->no_nat[j], 1);
+	}
+	p->n_clients = prefixes_settle(p->clients, p->n_clients);
+	p->n_no_nat = prefixes_settle(p->no_nat, p->n_no_nat);
+	if (p->n_clients > SLUICE_MAX_PREFIXES)
+		return errtext_set(err, ENOSPC, "%zu prefixes in \"clients\": at most %d fit",
+				   p->n_clients, SLUICE_MAX_PREFIXES);
+	if (p->n_no_nat > SLUICE_MAX_PREFIXES)
+		return errtext_set(err, ENOSPC, "%zu prefixes in \"no-nat\": at most %d fit",
+				   p->n_no_nat, SLUICE_MAX_PREFIXES);
+	return 0;
+}
+
+int plan_build(const struct config *c, const struct hold_table *holds, const struct plan *prev,
+	       struct plan **ret, struct errtext *err)
+{
+	struct build *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return errtext_set(err, ENOMEM, "out of memory");
+	b->config = c;
+	b->prev = prev;
+	b->plan = plan_new();
+	r = b->plan ? 0 : errtext_set(err, ENOMEM, "out of memory");
+	if (!r)
+		r = build_pools(b, err);
+	if (!r)
+		r = build_addrs(b, err);
+	if (!r)
+		r = build_regions(b, holds, err);
+	if (!r)
+		r = build_holds(b, holds, err);
+	if (!r && plan_index(b->plan))
+		r = errtext_set(err, ENOMEM, "out of memory");
+	if (!r)
+		r = build_blocks(b, err);
+	if (!r)
+		r = build_prefixes(b, err);
+	if (!r)
+		*ret = b->plan;
+	else
+		plan_free(b->plan);
+	free(b->pool_of);
+	free(b);
+	return r;
+}
+
+/* Plans */
+
+struct plan *plan_new(void)
+{
+	struct plan *p = calloc(1, sizeof(*p));
+
+	if (p)
+		p->slices = calloc(SLUICE_MAX_SLICES, sizeof(*p->slices));
+	if (!p || !p->slices) {
+		free(p);
+		return NULL;
+	}
+	return p;
+}
+
+void plan_free(struct plan *p)
+{
+	if (!p)
+		return;
+	free(p->addrs);
+	free(p->slices);
+	free(p->held);
+	free(p->clients);
+	free(p->no_nat);
+	free(p);
+}
+
+int plan_index(struct plan *p)
+{
+	uint32_t count[SLUICE_MAX_POOLS] = { 0 }, at[SLUICE_MAX_POOLS], n = 0;
+	uint32_t *held;
+
+	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++)
+		if (p->slices[row].state == SLUICE_SLICE_HELD)
+			count[p->slices[row].pool]++;
+	for (int pool = 0; pool < SLUICE_MAX_POOLS; pool++) {
+		at[pool] = n;
+		n += count[pool];
+	}
+	held = calloc(n ? n : 1, sizeof(*held));
+	if (!held)
+		return -ENOMEM;
+	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++)
+		if (p->slices[row].state == SLUICE_SLICE_HELD)
+			held[at[p->slices[row].pool]++] = row;
+	for (int pool = 0; pool < SLUICE_MAX_POOLS; pool++)
+		p->pools[pool].held =
+			count[pool] ? (uint64_t)(at[pool] - count[pool]) << 32 | count[pool] : 0;
+	free(p->held);
+	p->held = held;
+	p->n_held = n;
+	return 0;
+}
+
+int plan_pool_row(const struct plan *p, const char *name)
+{
+	for (int row = 0; row < SLUICE_MAX_POOLS; row++)
+		if (p->pools[row].used &&
+		    !strncmp(p->pools[row].name, name, sizeof(p->pools[row].name)))
+			return row;
+	return -ENOENT;
+}
+
+int plan_slice_row(const struct plan *p, const struct range *r)
+{
+	union sluice_addr addr = addr_to_abi(&r->addr);
+	const struct plan_addr *a = plan_find_addr(p, &addr);
+	uint32_t row;
+
+	if (!a)
+		return -ENOENT;
+	row = a->row.base + ((uint32_t)r->first >> a->row.shift);
+	if (p->slices[row].first != r->first || p->slices[row].last != r->last)
+		return -ENOENT;
+	return (int)row;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The store: STATE_DIR/sluice.db, an SQLite database (WAL, synchronous FULL). What a call has returned 0 for is on the disk.
+ * SQLite appears in store.c and nowhere else. One process at a time: STATE_DIR/lock is held by flock() while a store is open.
+ *
+ * A store that can't be trusted is refused and left as it is, never written to. The errors of store_open(), each with a text:
+ *
+ *	-EBUSY		another process has the state directory (its pid is named)
+ *	-EACCES, -EROFS	directory or file can't be written, or is marked read-only
+ *	-ENOSPC		the disk is full
+ *	-EUCLEAN	damaged: cut short, pages that don't fit together, records that contradict each other
+ *	-EMEDIUMTYPE	not a database, or another program's
+ *	-EPROTONOSUPPORT  written by a newer version; both versions are named
+ *	-EREMOTE	belongs to another machine
+ *	others		what the system said
+ *
+ * After any error of store_commit(), store_host_add() or store_host_rm() nothing of that call is in the store as this process
+ * sees it. (Only a crash right after the error may show it complete: the last write may have reached the disk all the same.)
+ * After -ENOSPC, -ENOMEM, -EBUSY and -ESTALE the store goes on working. After others it may not: then
+ * store_must_reopen() is true, every call returns -EIO, and the way on is store_close() and store_open().
+ */
+#ifndef STORE_H
+#define STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "errtext.h"
+#include "hold.h"
+
+struct store;
+
+/*
+ * Open the store in dir, creating both (0700, 0600) where they are missing; the parent of dir must exist. machine owns a
+ * new store, and must be the owner of an old one. Deadlines from before the last boot are set to 0: they count another clock.
+ */
+int store_open(const char *dir, const char *machine, struct store **ret, struct errtext *err);
+void store_close(struct store *s); /* NULL is fine */
+
+bool store_must_reopen(const struct store *s);
+
+/* The holds, and the first epoch that was never given out. *ret must be an empty table; hold_table_done() it. */
+int store_load_holds(struct store *s, struct hold_table *ret, uint32_t *ret_next_epoch,
+		     struct errtext *err);
+
+/* One tick's writes. All of it is stored, or nothing. */
+struct store_batch {
+	const struct hold_changes *holds; /* NULL: none */
+	int64_t now_ms;                   /* UTC, for the records of who held what when */
+};
+
+/*
+ * Returns 0 when the batch is on the disk (at once when it changes nothing). -ESTALE: the change set was not computed from
+ * what the store holds, or its epochs were given out before.
+ */
+int store_commit(struct store *s, const struct store_batch *b, struct errtext *err);
+
+/*
+ * What sluiced has changed on this host, for --teardown: kind and key name the thing ("sysctl", "net.ipv4.ip_forward"),
+ * was is how it was found (NULL: it did not exist), now is what was made of it (NULL: removed). Store first, then make the
+ * change. A second change of the same thing keeps the first was.
+ */
+struct store_host {
+	char *kind;
+	char *key;
+	char *was;
+	char *now;
+};
+
+int store_host_add(struct store *s, const char *kind, const char *key, const char *was,
+		   const char *now, struct errtext *err);
+/* Forget one, after it was undone. 0 also when it is not there. */
+int store_host_rm(struct store *s, const char *kind, const char *key, struct errtext *err);
+/* All of them, the latest first: the order in which to undo them. Free with store_host_free(). */
+int store_host_list(struct store *s, struct store_host **ret, size_t *ret_n, struct errtext *err);
+void store_host_free(struct store_host *list, size_t n);
+
+/* For tests, and for whoever must open a store differently. */
+struct store_options {
+	const char *const *migrations; /* [i] is the SQL that leads from schema i to i + 1 */
+	size_t n_migrations;           /* = the newest schema */
+	const char *vfs;  /* SQLite's name of the file system layer; NULL: the default */
+	uint32_t log_max; /* records of ended holds that are kept, the oldest go */
+	uint32_t busy_ms; /* how long a write waits for another process (sqlite3 on the file) */
+};
+
+/* What store_open() uses. */
+struct store_options store_defaults(void);
+int store_open_with(const char *dir, const char *machine, const struct store_options *o,
+		    struct store **ret, struct errtext *err);
+
+#endif
