@@ -22,6 +22,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* What a step says besides a reason to drop. */
 #define STEP_OK   (-1)
 #define STEP_NONE (-2) /* no flow there */
+#define STEP_PASS (-3) /* not to be translated */
 
 static __always_inline int parse_skb(struct __sk_buff *skb, bool incoming, struct pkt *p)
 {
@@ -75,8 +76,19 @@ GLOBAL int permit_add(const struct sluice_flow_key *session, const struct sluice
 	return bpf_map_update_elem(&rev, &rk, &v, BPF_ANY);
 }
 
+static __always_inline __u32 *lpm_find(void *map, __u32 pool, const union sluice_addr *addr)
+{
+	struct sluice_lpm_key k = {
+		.prefixlen = SLUICE_LPM_POOL_BITS + 128,
+		.pool = pool,
+		.addr = *addr,
+	};
+
+	return bpf_map_lookup_elem(map, &k);
+}
+
 /*
- * A packet of a mapping goes out: find or begin the session with its remote end. Returns STEP_OK or a reason.
+ * A packet of a mapping goes out: find or begin the session with its remote end. Returns STEP_OK, STEP_PASS or a reason.
  */
 GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone, __u32 now_s)
 {
@@ -120,6 +132,8 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone, _
 			r->seen_s = now_s;
 		return STEP_OK;
 	}
+	if (zone == SLUICE_ZONE_CLIENTS && lpm_find(&no_nat, sl->pool, &p->dst))
+		return STEP_PASS;
 	if (p->l4 == SLUICE_TCP && !tcp_opens(p))
 		return SLUICE_DROP_no_flow;
 	if (r)
@@ -149,7 +163,7 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone, _
 
 /*
  * Translate a packet by its fwd entry. Returns STEP_OK when the packet has its outer source, STEP_NONE when the entry
- * turned out dead and is gone, or a reason.
+ * turned out dead and is gone, STEP_PASS for an endpoint-independent mapping's packet to a no-nat destination, or a reason.
  */
 GLOBAL int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct sluice_flow_key *fk,
 		    struct sluice_flow *f)
@@ -330,17 +344,6 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 	return step == STEP_NONE ? SLUICE_DROP_table_full : step;
 }
 
-static __always_inline __u32 *lpm_find(void *map, __u32 pool, const union sluice_addr *addr)
-{
-	struct sluice_lpm_key k = {
-		.prefixlen = SLUICE_LPM_POOL_BITS + 128,
-		.pool = pool,
-		.addr = *addr,
-	};
-
-	return bpf_map_lookup_elem(map, &k);
-}
-
 /* Forwarded packets. */
 static __always_inline int from_client(struct __sk_buff *skb, struct pkt *p)
 {
@@ -360,6 +363,8 @@ static __always_inline int from_client(struct __sk_buff *skb, struct pkt *p)
 			step = flow_out(skb, p, &fk, f);
 			if (step == STEP_OK)
 				return verdict_out(skb, pool_row);
+			if (step == STEP_PASS)
+				return VERDICT_PASS;
 			if (step != STEP_NONE)
 				return verdict_drop(skb, p, pool_row, step);
 		}

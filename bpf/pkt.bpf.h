@@ -87,6 +87,11 @@ static __always_inline void addr_set_v4(union sluice_addr *a, __be32 v4)
 	a->w[3] = v4;
 }
 
+static __always_inline bool addr_is_v4(const union sluice_addr *a)
+{
+	return !a->d[0] && a->w[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline bool addr_eq(const union sluice_addr *a, const union sluice_addr *b)
 {
 	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
@@ -276,7 +281,9 @@ static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt 
 	payload = bpf_ntohs(ip->payload_len);
 	if (gso && !payload)
 		payload = room - sizeof(*ip);
-	if (ip->version != 6 || payload > room - sizeof(*ip)) {
+	/* A v4-mapped address has no place on a wire (RFC 4291 2.5.5.2), and would be taken for IPv4 here. */
+	if (ip->version != 6 || payload > room - sizeof(*ip) || addr_is_v4(&p->src) ||
+	    addr_is_v4(&p->dst)) {
 		p->bad = SLUICE_DROP_malformed;
 		return PARSE_OK;
 	}

@@ -38,8 +38,8 @@ struct addr addr_from_v4(uint32_t be)
 }
 
 /*
- * "::ffff:192.0.2.1" is refused: it would be a second spelling of an IPv4 address, and a reader could take it for
- * an IPv6 one.
+ * "::ffff:192.0.2.1" is refused: it would be a second spelling of an IPv4 address, and a reader
+ * could take it for an IPv6 one.
  */
 int addr_parse(const char *s, struct addr *ret)
 {
@@ -140,7 +140,10 @@ const char *prefix_format(const struct prefix *p, char buf[PREFIX_STRLEN])
 	return buf;
 }
 
-/* An IPv6 prefix as short as ::/0 covers the v4-mapped range in bytes, but no IPv4 address in meaning. */
+/*
+ * An IPv6 prefix as short as ::/0 covers the v4-mapped range in bytes, but in meaning it covers no
+ * IPv4 address.
+ */
 bool prefix_contains(const struct prefix *p, const struct addr *a)
 {
 	if (addr_is_v4(&p->addr) != addr_is_v4(a))

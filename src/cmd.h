@@ -51,8 +51,8 @@ void cmd_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int cmd_connect(const struct cmd *cmd, struct client **ret);
 
 /*
- * The exit code for what a call returned, 0 or -errno. Says err, unless the reader of our output has gone
- * (-EPIPE): that is no failure, and nothing to talk about.
+ * The exit code for what a call returned, 0 or -errno. Says err, unless the reader of our output
+ * has gone (-EPIPE): that is no failure, and nothing to talk about.
  */
 int cmd_end(const struct client *c, int r, const struct errtext *err);
 
@@ -60,14 +60,17 @@ int cmd_end(const struct client *c, int r, const struct errtext *err);
 int cmd_flush(void);
 
 /*
- * What a row's cells are made of. Fields that are missing or of another type are "-", so that a newer daemon's answer can be
- * shown. path: names separated by dots. Texts of numbers go to buf.
+ * What a row's cells are made of. Fields that are missing or of another type are "-", so that a
+ * newer daemon's answer can be shown. path: names separated by dots. Texts of numbers go to buf.
  */
 #define CMD_CELL 64
 json_t *cmd_get(json_t *row, const char *path);
 const char *cmd_text(json_t *row, const char *path);
 const char *cmd_number(json_t *row, const char *path, char buf[CMD_CELL]);
-/* "192.0.2.1:80", "[2001:db8::1]:80"; the port is left out when it is 0 or not there; no address is "*". */
+/*
+ * "192.0.2.1:80", "[2001:db8::1]:80"; the port is left out when it is 0 or not there; no address is
+ * "*".
+ */
 const char *cmd_endpoint(json_t *row, const char *address, const char *port, char buf[CMD_CELL]);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The listings: pools, slices, flows, drops. Rows are printed as they come; a million flows take no memory. */
+/*
+ * The listings: pools, slices, flows, drops. Rows are printed as they come; a million flows take no
+ * memory.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +16,10 @@ struct listing {
 	const char *key; /* of the array in the answers, and in our JSON */
 	const struct table_column *columns;
 	size_t n;
-	/* Fill the cells of a row; buf is room for their texts. Returns whether it deserves attention. */
+	/*
+	 * Fill the cells of a row; buf is room for their texts. Returns whether it deserves
+	 * attention.
+	 */
 	bool (*cells)(json_t *row, const char **cells, char (*buf)[CMD_CELL]);
 };
 
@@ -129,7 +135,7 @@ static bool pool_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
 			     json_integer_value(cmd_get(row, "refused.icmp"));
 
 	cells[0] = cmd_text(row, "name");
-	snprintf(buf[1], CMD_CELL, n > 1 ? "%.45s +%zu" : "%.45s",
+	snprintf(buf[1], CMD_CELL, n > 1 ? "%.45s(+%zu)" : "%.45s",
 		 n ? json_string_value(json_array_get(addresses, 0)) : "-", n - 1);
 	cells[1] = buf[1];
 	cells[2] = cmd_number(row, "slice_size", buf[2]);

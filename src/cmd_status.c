@@ -50,8 +50,8 @@ static void print_status(json_t *s)
 	print_uptime(json_integer_value(json_object_get(s, "uptime_s")));
 	printf(", since %s\n", cmd_text(s, "started"));
 	print_uplinks(json_object_get(s, "uplinks"));
-	printf("%-10s %s pools, %s slices held\n", "holds", cmd_number(s, "pools", a),
-	       cmd_number(s, "slices_held", b));
+	printf("%-10s %s\n", "pools", cmd_number(s, "pools", a));
+	printf("%-10s %s held\n", "slices", cmd_number(s, "slices_held", b));
 	if (json_is_integer(deadline))
 		printf("%-10s %" JSON_INTEGER_FORMAT " s\n", "deadline",
 		       json_integer_value(deadline));

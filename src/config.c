@@ -264,7 +264,7 @@ static int read_metrics(const struct reader *r, const struct conf_section *s)
 
 		ok = path[0] == '/' && strlen(path) <= SUN_PATH_MAX;
 	} else if (a.value) {
-		/* ADDRESS:PORT is half of a range: let the range's parser say whether it is right. */
+		/* ADDRESS:PORT is half of a range: let that parser say whether it is right. */
 		const char *colon = strrchr(a.value->s, ':');
 		char text[RANGE_STRLEN + 8];
 		struct range range;

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the parts of the configuration's reader share; see config.h for the manual. A file goes through them in this order:
+ * What the parts of the configuration's reader share; see config.h for the manual. A file goes
+ * through them in this order:
  *
- *   config_scan.c    the text itself: its syntax, lines of sections and keys, keys given twice; drops comments
+ *   config_scan.c    the text itself: its syntax, where sections and keys begin, keys given twice
  *   config_read.c    libconfuse: which keys and sections exist; makes a tree of texts with lines
  *   config_value.c   one text to one value
  *   config.c         everything but pools
  *   config_prefix.c  the pools' addresses, clients and no-nat
  *   config_pool.c    the rest of the pools, and pools as a whole
  *
- * The scan is there because libconfuse 3.3 counts comments as extra lines, closes sections at the end of the file, skips stray
- * characters in silence, lets the second of two values win, and expands the environment.
+ * The scan is there because libconfuse 3.3 counts comments as extra lines, closes sections at the end
+ * of the file, skips stray characters in silence, lets the second of two values win, and expands the
+ * environment.
  */
 #ifndef CONFIG_INTERNAL_H
 #define CONFIG_INTERNAL_H
@@ -83,7 +85,10 @@ const struct conf_value *conf_one(const struct conf_section *s, const char *name
 /* The only section of that name, or NULL. */
 const struct conf_section *conf_section(const struct conf_tree *t, const char *name);
 
-/* Fill err with: PATH:LINE: KEY "VALUE": ... Control characters are made visible, long values cut. Returns -EINVAL. */
+/*
+ * Fill err with: PATH:LINE: KEY "VALUE": ... Control characters are made visible, long values cut.
+ * Returns -EINVAL.
+ */
 int conf_bad(const char *path, unsigned line, const char *key, const char *value,
 	     struct errtext *err, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 int conf_nomem(struct errtext *err);

@@ -113,8 +113,8 @@ static int read_item(struct reader *r, struct item *it)
 }
 
 /*
- * addresses and clients first, no-nat last and pool by pool; then by address, what contains before what is contained,
- * and equal ones as in the file.
+ * addresses and clients first, no-nat last and pool by pool; then by address, what contains before
+ * what is contained, and equal ones as in the file.
  */
 static int item_cmp(const void *va, const void *vb)
 {
@@ -166,8 +166,9 @@ static int check_pair(const struct reader *r, const struct item *a, const struct
 }
 
 /*
- * Prefixes either contain one another or have nothing in common, so in sorted order a stack of those that contain the
- * current one is enough. Whatever may lie within something is of the same pool as that, so the top stands for all.
+ * Prefixes either contain one another or have nothing in common, so in sorted order a stack of those
+ * that contain the current one is enough. Whatever may lie within something is of the same pool as
+ * that, so the top stands for all.
  */
 static int check_overlaps(const struct reader *r)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* libconfuse's part: which sections and keys there are. Every value stays a text; its line is noted while libconfuse is there. */
+/*
+ * libconfuse's part: which sections and keys there are. Every value stays a text; its line is noted
+ * while libconfuse is there.
+ */
 #include <assert.h>
 #include <confuse.h>
 #include <errno.h>
@@ -39,8 +42,8 @@ static cfg_opt_t top_keys[] = {
 };
 
 /*
- * libconfuse passes its error function no argument of ours. Its lexer is a set of globals anyway, so one reading at a
- * time is all there can be.
+ * libconfuse passes its error function no argument of ours. Its lexer is a set of globals anyway, so
+ * one reading at a time is all there can be.
  */
 static struct {
 	const char *path;
@@ -130,7 +133,9 @@ static void confuse_error(cfg_t *cfg, const char *fmt, va_list ap)
 		 "is what the parser says; see the manual page for what is allowed");
 }
 
-/* Move the values of one section out of libconfuse's hands. keys is the table that cfg was made from. */
+/*
+ * Move the values of one section out of libconfuse's hands. keys is the table that cfg was made from.
+ */
 static int take_section(cfg_t *cfg, const cfg_opt_t *keys, const struct conf_scan_section *scan,
 			struct conf_section *sec)
 {
@@ -173,7 +178,10 @@ static int take_section(cfg_t *cfg, const cfg_opt_t *keys, const struct conf_sca
 	return 0;
 }
 
-/* The tree has the sections in the order of the file; libconfuse keeps those of one name in that order. */
+/*
+ * The tree has the sections in the order of the file; libconfuse keeps those of one name in that
+ * order.
+ */
 static int take(cfg_t *root, const struct conf_scan *scan, struct conf_tree *t)
 {
 	size_t n_opts = sizeof(top_keys) / sizeof(top_keys[0]) - 1;

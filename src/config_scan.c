@@ -7,8 +7,9 @@
  *             | SECTION [ value ] "{" { KEY ... } "}"
  *   value     = word | "..." | '...'
  *
- * Comments go from # or // to the end of the line, or between the marks of C; within a word a slash is only a
- * slash. What passes here is well-formed for libconfuse too, which then has to say only which keys there are.
+ * Comments go from # or // to the end of the line, or between the marks of C; within a word a slash
+ * is only a slash. What passes here is well-formed for libconfuse too, which then has to say only
+ * which keys there are.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -215,7 +216,10 @@ static bool is_value(const struct lexer *l)
 	return l->token == T_WORD || l->token == T_QUOTED;
 }
 
-/* The name of a key or section: no more than the names in the grammar need, so that none can mean a path in libconfuse. */
+/*
+ * The name of a key or section: no more than the names in the grammar need, so that none can mean a
+ * path in libconfuse.
+ */
 static bool is_name(const struct lexer *l)
 {
 	if (l->token != T_WORD)

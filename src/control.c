@@ -14,14 +14,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "control_priv.h"
 
 #define EVENTS_A_DISPATCH  32
 #define ACCEPTS_A_DISPATCH 8
-#define SEND_IOV           16
 #define DEAF_MS            1000
 #define ARMED_NOW          1
 
@@ -66,7 +64,7 @@ static void arm(struct control *s, uint64_t at_ms)
 }
 
 /* Have the client served in one of the next dispatches. */
-static void enqueue_turn(struct control_client *c)
+void control_client_enqueue(struct control_client *c)
 {
 	if (c->queued)
 		return;
@@ -92,253 +90,13 @@ static uint64_t next_deadline(const struct control *s)
 	return at;
 }
 
-/* ---- what goes out ---- */
-
-static void msg_unref(struct control_msg *m)
-{
-	if (--m->refs > 0)
-		return;
-	free(m->text);
-	free(m);
-}
-
-/* Takes text. NULL without memory. */
-static struct control_msg *msg_new(char *text, size_t len)
-{
-	struct control_msg *m = malloc(sizeof(*m));
-
-	if (!m) {
-		free(text);
-		return NULL;
-	}
-	*m = (struct control_msg){ .refs = 1, .len = len, .text = text };
-	return m;
-}
-
-static void out_pop(struct control_client *c)
-{
-	struct control_out *o = STAILQ_FIRST(&c->out);
-
-	STAILQ_REMOVE_HEAD(&c->out, link);
-	c->out_bytes -= o->msg->len;
-	c->out_off = 0;
-	msg_unref(o->msg);
-	free(o);
-}
-
-/* Nothing can be sent any more. What it has sent is still carried out. */
-static void client_gone(struct control_client *c)
-{
-	c->gone = true;
-	while (!STAILQ_EMPTY(&c->out))
-		out_pop(c);
-	c->lost = 0;
-	control_listing_end(c);
-	if (c->monitor) {
-		c->monitor = false;
-		c->server->n_monitors--;
-	}
-}
-
-/* Without memory for an answer there is nothing left to say to this client. */
-static void client_give_up(struct control_client *c)
-{
-	client_gone(c);
-	c->closing = true;
-}
-
-/* Takes one reference of m (NULL: no memory). */
-static void out_add(struct control_client *c, struct control_msg *m, bool front, uint64_t lost)
-{
-	struct control_out *o;
-
-	if (c->gone) {
-		if (m)
-			msg_unref(m);
-		return;
-	}
-	o = m ? malloc(sizeof(*o)) : NULL;
-	if (!o) {
-		if (m)
-			msg_unref(m);
-		client_give_up(c);
-		return;
-	}
-	*o = (struct control_out){ .msg = m, .lost = lost };
-	if (front)
-		STAILQ_INSERT_HEAD(&c->out, o, link);
-	else
-		STAILQ_INSERT_TAIL(&c->out, o, link);
-	c->out_bytes += m->len;
-}
-
-void control_client_send(struct control_client *c, char *text, size_t len)
-{
-	out_add(c, text ? msg_new(text, len) : NULL, false, 0);
-}
-
-static struct control_msg *event_msg(json_t *event)
-{
-	char *text;
-	size_t len;
-
-	if (!event || varlink_reply_encode(NULL, event, true, &text, &len) < 0)
-		return NULL;
-	return msg_new(text, len);
-}
-
-static json_t *time_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return control_time(&ts);
-}
-
-/* The notice of what was dropped belongs where the gap is: in front of all that is left. */
-static void out_notice(struct control_client *c)
-{
-	json_t *event;
-	uint64_t lost = c->lost;
-
-	event = json_pack("{s:o, s:s, s:I}", "time", time_now(), "event", "lost", "count",
-			  (json_int_t)lost);
-	c->lost = 0;
-	out_add(c, event_msg(event), true, lost);
-	json_decref(event);
-}
-
-/* Send what the socket takes, in one or two calls. */
-static void client_flush(struct control_client *c)
-{
-	struct iovec iov[SEND_IOV];
-	struct msghdr mh = { .msg_iov = iov };
-	struct control_out *o;
-	ssize_t n;
-
-	if (c->lost && c->out_off == 0)
-		out_notice(c);
-	if (c->gone || STAILQ_EMPTY(&c->out))
-		return;
-	STAILQ_FOREACH(o, &c->out, link)
-	{
-		size_t off = mh.msg_iovlen == 0 ? c->out_off : 0;
-
-		iov[mh.msg_iovlen].iov_base = o->msg->text + off;
-		iov[mh.msg_iovlen++].iov_len = o->msg->len - off;
-		/* A notice is due right behind a message that is half sent. */
-		if (mh.msg_iovlen == SEND_IOV || c->lost)
-			break;
-	}
-	n = sendmsg(c->fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS && errno != ENOMEM)
-			client_gone(c);
-		return;
-	}
-	while (n > 0) {
-		size_t left = STAILQ_FIRST(&c->out)->msg->len - c->out_off;
-
-		if ((size_t)n < left) {
-			c->out_off += (size_t)n;
-			break;
-		}
-		n -= (ssize_t)left;
-		out_pop(c);
-	}
-}
-
-/* ---- events ---- */
-
-bool control_monitored(const struct control *s)
-{
-	return s->n_monitors > 0;
-}
-
-/* Make room for len more bytes by dropping the oldest events; never one that is half sent. */
-static bool monitor_room(struct control_client *c, size_t len)
-{
-	struct control_out *o;
-
-	while (c->out_bytes + len > c->server->limits.queue_max) {
-		o = STAILQ_FIRST(&c->out);
-		if (o && c->out_off > 0)
-			o = STAILQ_NEXT(o, link);
-		if (!o)
-			return false;
-		if (o->lost) {
-			c->lost += o->lost;
-		} else {
-			c->lost++;
-			c->server->stats.events_lost++;
-		}
-		STAILQ_REMOVE(&c->out, o, control_out, link);
-		c->out_bytes -= o->msg->len;
-		msg_unref(o->msg);
-		free(o);
-	}
-	return true;
-}
-
-static void monitor_add(struct control_client *c, struct control_msg *m)
-{
-	if (!monitor_room(c, m->len)) {
-		c->lost++;
-		c->server->stats.events_lost++;
-		return;
-	}
-	m->refs++;
-	out_add(c, m, false, 0);
-}
-
-void control_publish(struct control *s, json_t *event)
-{
-	struct control_client *c;
-	struct control_msg *m;
-
-	if (!event)
-		return;
-	if (!control_monitored(s)) {
-		json_decref(event);
-		return;
-	}
-	if (!json_object_get(event, "time"))
-		json_object_set_new(event, "time", time_now());
-	m = event_msg(event);
-	json_decref(event);
-	TAILQ_FOREACH(c, &s->clients, link)
-	{
-		if (!c->monitor)
-			continue;
-		if (m) {
-			monitor_add(c, m);
-		} else {
-			c->lost++;
-			s->stats.events_lost++;
-		}
-		enqueue_turn(c);
-	}
-	if (m)
-		msg_unref(m);
-}
-
-void control_client_monitor(struct control_client *c, json_t *first)
-{
-	if (!c->gone) {
-		c->monitor = true;
-		c->server->n_monitors++;
-		out_add(c, event_msg(first), false, 0);
-	}
-	json_decref(first);
-}
-
 /* ---- clients ---- */
 
 static void client_free(struct control_client *c)
 {
 	struct control *s = c->server;
 
-	client_gone(c);
+	control_client_gone(c);
 	varlink_reader_done(&c->in);
 	if (c->queued)
 		TAILQ_REMOVE(&s->turns, c, turn);
@@ -367,7 +125,7 @@ static void client_receive(struct control_client *c)
 		return;
 	r = varlink_reader_space(&c->in, &buf, &iov.iov_len);
 	if (r < 0) {
-		client_give_up(c);
+		control_client_give_up(c);
 		return;
 	}
 	iov.iov_base = buf;
@@ -424,7 +182,7 @@ static void client_watch_half(struct control_client *c)
 		c->half_since_ms = 0;
 		control_client_error(c, CONTROL_BAD_MESSAGE, "the message did not end in time");
 		c->closing = true;
-		client_flush(c);
+		control_client_flush(c);
 	}
 }
 
@@ -441,7 +199,7 @@ static void client_wait(struct control_client *c)
 	if (epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev) == 0)
 		c->events = ev.events;
 	else
-		client_give_up(c);
+		control_client_give_up(c);
 }
 
 /* Nothing more will come of it. */
@@ -462,7 +220,7 @@ static void client_turn(struct control_client *c)
 	unsigned rows = limits->rows_a_turn;
 	bool again = false;
 
-	client_flush(c);
+	control_client_flush(c);
 	while (!c->closing && c->out_bytes <= limits->queue_low) {
 		if (c->listing.rows) {
 			again = rows == 0;
@@ -478,14 +236,14 @@ static void client_turn(struct control_client *c)
 			break;
 		}
 	}
-	client_flush(c);
+	control_client_flush(c);
 	client_watch_half(c);
 	client_wait(c);
 	if (client_finished(c))
 		client_free(c);
 	else if (again || (!client_busy(c) && varlink_reader_ready(&c->in)) ||
 		 (c->listing.rows && c->out_bytes <= limits->queue_low))
-		enqueue_turn(c);
+		control_client_enqueue(c);
 }
 
 static unsigned count_uid(const struct control *s, uid_t uid)
@@ -615,7 +373,7 @@ static int timer_fired(struct control *s)
 	TAILQ_FOREACH(c, &s->clients, link)
 	{
 		if (c->half_since_ms && now - c->half_since_ms >= s->limits.half_message_ms)
-			enqueue_turn(c);
+			control_client_enqueue(c);
 	}
 	if (s->deaf_until_ms && now >= s->deaf_until_ms) {
 		s->deaf_until_ms = 0;
@@ -628,10 +386,10 @@ static void client_event(struct control_client *c, uint32_t events)
 {
 	/* Both directions are shut: a reply could not arrive. */
 	if ((events & (EPOLLHUP | EPOLLERR)) && !c->gone)
-		client_gone(c);
+		control_client_gone(c);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		client_receive(c);
-	enqueue_turn(c);
+	control_client_enqueue(c);
 }
 
 int control_dispatch(struct control *s)
@@ -729,7 +487,7 @@ void control_close(struct control *s)
 	if (!s)
 		return;
 	while ((c = TAILQ_FIRST(&s->clients))) {
-		client_flush(c);
+		control_client_flush(c);
 		client_free(c);
 	}
 	control_socket_close(&s->socket);

@@ -63,14 +63,15 @@
  *		{ "Reload", reload, NULL, CONTROL_ROOT },
  *	};
  *
- * A method answers exactly once, before it returns. Only rows have a state that outlives the method;
- * it is freed at the end of the listing, on any error, and when the client goes. A listing spans many
- * turns of the daemon's loop, so its state must bear that what it walks over changes meanwhile.
+ * A method answers exactly once, before it returns. Only rows have a state that outlives the
+ * method; it is freed at the end of the listing, on any error, and when the client goes. A listing
+ * spans many turns of the daemon's loop, so its state must bear that what it walks over changes
+ * meanwhile.
  *
  * Listings. A method that lists gives rows; the server packs them into replies {"flows":[...]} of
- * some 32 KiB, asks for rows only while the client keeps up, and so never holds a listing in memory.
- * Called with `more` it sends as many replies as it takes (the last one may have no rows). Without
- * `more` it sends one, if the whole listing fits into CONTROL_SINGLE_MAX, else the error
+ * some 32 KiB, asks for rows only while the client keeps up, and so never holds a listing in
+ * memory. Called with `more` it sends as many replies as it takes (the last one may have no rows).
+ * Without `more` it sends one, if the whole listing fits into CONTROL_SINGLE_MAX, else the error
  * org.varlink.service.ExpectedMore: a listing is never cut off in silence. Varlink leaves both to
  * the server; a script with a small listing is spared the loop, and nothing is lost by it.
  *
@@ -129,8 +130,8 @@ enum control_flags {
 struct control_method {
 	const char *name; /* without the interface */
 	/*
-	 * Answers the call and returns 0. A negative errno answers io.sluice.Failed with its text, if
-	 * nothing was answered yet. NULL: the call gets MethodNotImplemented.
+	 * Answers the call and returns 0. A negative errno answers io.sluice.Failed with its text,
+	 * if nothing was answered yet. NULL: the call gets MethodNotImplemented.
 	 */
 	int (*fn)(struct control_call *call, void *data);
 	const char *params; /* names, separated by spaces; others get InvalidParameter */

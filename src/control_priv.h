@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What control.c (connections: who may do how much, and when) and control_call.c (calls: what is
- * asked and answered) share. Nobody else includes it.
+ * What the parts of the server share: control.c (connections: who may do how much, and when),
+ * control_out.c (queues and events), control_call.c (calls and answers), control_listing.c (rows).
+ * Nobody else includes it.
  */
 #ifndef CONTROL_PRIV_H
 #define CONTROL_PRIV_H
@@ -95,17 +96,35 @@ struct control {
 
 /* ---- control.c ---- */
 
-/* Queue text of len bytes (malloc()ed, taken). A client that there is no memory for is given up. */
+/* Give the client a turn in this or one of the next dispatches. */
+void control_client_enqueue(struct control_client *c);
+
+/* ---- control_out.c ---- */
+
+/* Queue text of len bytes (malloc()ed, taken; NULL is "no memory"). Without memory: give up. */
 void control_client_send(struct control_client *c, char *text, size_t len);
 /* The client begins to monitor: first is its first event (taken). */
 void control_client_monitor(struct control_client *c, json_t *first);
+/* Send what the socket takes now. */
+void control_client_flush(struct control_client *c);
+/* It receives nothing any more. What it has sent is still carried out. */
+void control_client_gone(struct control_client *c);
+/* Without memory for an answer there is nothing left to say: end the connection. */
+void control_client_give_up(struct control_client *c);
 
 /* ---- control_call.c ---- */
 
 /* Carry out one message: afterwards it is answered, or a listing has begun. */
 void control_call_run(struct control_client *c, const char *msg, size_t len);
-/* Send an error that no call asked for. */
+/* Send an answer; params stay the caller's, NULL is "no memory". */
+void control_client_reply(struct control_client *c, const char *error, json_t *params);
+/* Send an error with a text, of which only what is UTF-8 arrives. */
 void control_client_error(struct control_client *c, const char *error, const char *text);
+/* Send io.sluice.Failed without needing JSON: text is a plain constant. */
+void control_client_fail(struct control_client *c, const char *text);
+
+/* ---- control_listing.c ---- */
+
 /* Fetch up to *budget rows, less when the client's queue is full; counts down. */
 void control_listing_run(struct control_client *c, unsigned *budget);
 void control_listing_end(struct control_client *c);

@@ -62,12 +62,12 @@ int dp_grace(struct dp *dp, struct errtext *err);
 
 int dp_events_open(struct dp *dp, struct errtext *err);
 
-/* A slice that is closed while its flows are not swept away yet: it keeps its epoch. */
 static inline bool dp_slice_held(const struct sluice_slice *s)
 {
 	return s->state == SLUICE_SLICE_HELD;
 }
 
+/* Closed while its flows are not swept away yet: it keeps its epoch. */
 static inline bool dp_slice_remnant(const struct sluice_slice *s)
 {
 	return !dp_slice_held(s) && s->epoch;
@@ -79,8 +79,8 @@ static inline uint32_t dp_slice_ports(const struct sluice_slice *s)
 }
 
 bool dp_any_remnant(const struct dp *dp);
-/* Sweep as far as remnants and draining pools ask for it, and forget what was seen before. */
-int dp_clean(struct dp *dp, struct errtext *err);
+/* Sweep, if slices ended or pools drain, and forget what was seen before. */
+int dp_clean(struct dp *dp, bool ended, struct errtext *err);
 
 /* Give mode changes that were published to the blocks that are unused by now. */
 void dp_drain(struct dp *dp);

@@ -86,7 +86,7 @@ static bool slices_end(struct dp *dp, const struct plan *next)
 	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++) {
 		struct sluice_slice *s = &dp->slices[row];
 
-		if (!dp_slice_held(s) || slice_goes_on(s, &next->slices[row]))
+		if (!dp_slice_held(s) || slice_goes_on(s, plan_slice(next, row)))
 			continue;
 		store(&s->state, SLUICE_SLICE_NONE);
 		any = true;
@@ -326,7 +326,7 @@ static void rows_clear(struct dp *dp, const struct plan *next)
 {
 	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++) {
 		struct sluice_slice *is = &dp->slices[row];
-		const struct sluice_slice *to = &next->slices[row];
+		const struct sluice_slice *to = plan_slice(next, row);
 
 		if (!dp_slice_held(to) && memcmp(is, to, sizeof(*is)))
 			*is = *to;
@@ -380,13 +380,13 @@ void dp_drain(struct dp *dp)
 }
 
 /* Sweep, and forget what was seen before the last changes. */
-int dp_clean(struct dp *dp, struct errtext *err)
+int dp_clean(struct dp *dp, bool ended, struct errtext *err)
 {
 	bool mixed = any_mixed(dp);
 	int r = 0;
 
 	dp->n_sweeps = 0;
-	if (mixed || dp_any_remnant(dp))
+	if (mixed || ended)
 		r = dp_sweep(dp, NULL, err);
 	if (!r && mixed)
 		r = dp_sweep(dp, NULL, err);
@@ -429,7 +429,7 @@ int dp_publish(struct dp *dp, const struct plan *next, struct errtext *err)
 	if (!r && (lists || switched))
 		r = dp_grace(dp, err);
 	if (!r)
-		r = dp_clean(dp, err);
+		r = dp_clean(dp, ended || dp_any_remnant(dp), err);
 	if (!r)
 		rows_clear(dp, next);
 	return r;

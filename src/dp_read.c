@@ -101,12 +101,13 @@ static int read_rows(struct dp *dp, struct plan *p, struct errtext *err)
 /* What the sweep at the end of a publication would have done. */
 static int remnants_clear(struct dp *dp, struct errtext *err)
 {
+	bool any = dp_any_remnant(dp);
 	int r = 0;
 
-	if (dp_any_remnant(dp))
+	if (any)
 		r = dp_grace(dp, err);
 	if (!r)
-		r = dp_clean(dp, err);
+		r = dp_clean(dp, any, err);
 	for (uint32_t row = 0; !r && row < SLUICE_MAX_SLICES; row++)
 		if (dp_slice_remnant(&dp->slices[row]))
 			memset(&dp->slices[row], 0, sizeof(dp->slices[row]));
@@ -121,7 +122,7 @@ int dp_read_plan(struct dp *dp, struct plan **ret, struct errtext *err)
 	r = remnants_clear(dp, err);
 	if (r)
 		return r;
-	p = plan_new();
+	p = plan_new(SLUICE_MAX_SLICES);
 	if (!p)
 		return errtext_set(err, ENOMEM, "out of memory");
 	r = read_tables(dp, p, err);

@@ -8,8 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Is this the passing of name that the variable asks for? *count is its passings so far. */
-static bool fault_due(const char *variable, const char *name, uint64_t *count)
+struct fault {
+	char want[128]; /* the text that count counts for */
+	uint64_t count;
+};
+
+/* Is this the passing of name that the variable asks for? */
+static bool fault_due(const char *variable, const char *name, struct fault *f)
 {
 	const char *want = getenv(variable);
 	const char *colon;
@@ -30,20 +35,24 @@ static bool fault_due(const char *variable, const char *name, uint64_t *count)
 	}
 	if (strlen(name) != (size_t)(colon - want) || strncmp(name, want, strlen(name)))
 		return false;
-	return ++*count == n;
+	if (strcmp(f->want, want)) {
+		snprintf(f->want, sizeof(f->want), "%s", want);
+		f->count = 0;
+	}
+	return ++f->count == n;
 }
 
 void fault_pass(const char *name)
 {
-	static uint64_t count;
+	static struct fault crash;
 
-	if (fault_due("SLUICE_CRASH_AT", name, &count))
+	if (fault_due("SLUICE_CRASH_AT", name, &crash))
 		raise(SIGKILL);
 }
 
 bool fault_hit(const char *name)
 {
-	static uint64_t count;
+	static struct fault failure;
 
-	return fault_due("SLUICE_FAIL_AT", name, &count);
+	return fault_due("SLUICE_FAIL_AT", name, &failure);
 }

@@ -3,12 +3,13 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <net/if_arp.h>
 #include <linux/rtnetlink.h>
+#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fault.h"
 #include "hostfacts.h"
 #include "links.h"
 #include "netlink.h"
@@ -173,8 +174,8 @@ static int apply_route(struct host_session *h, const struct host_change *ch, str
 		r = netlink_local_add(h->nl, &a);
 	if (r == 0 || r == -EEXIST)
 		return 0;
-	return errtext_set(err, -r, "local route for %s on lo can't be added: %s%s", ch->key,
-			   strerror(-r), r == -ENETDOWN ? " (is lo up?)" : "");
+	return errtext_set(err, -r, "local route for %s on lo can't be added: %s", ch->key,
+			   strerror(-r));
 }
 
 static int apply_sysctl(const struct host_change *ch, struct errtext *err)

@@ -6,6 +6,8 @@
  *
  * A session belongs to the network namespace that the thread was in at host_open(). The sysctls are those of the
  * namespace that the calling thread is in, so use it from there.
+ *
+ * Crash points (fault.h): host.apply and host.restore, before each change and each undoing.
  */
 #ifndef HOST_H
 #define HOST_H

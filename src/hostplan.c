@@ -346,8 +346,8 @@ static void judge_addrs(const struct host_facts *f, bool set, struct findings *o
 	char text[ADDR_STRLEN], advice[FINDING_TEXT_LEN];
 
 	if (!f->lo_up)
-		findings_add(out, id, FINDING_ERROR, "ip link set lo up",
-			     "lo is down: shared addresses can't be routed to it");
+		findings_add(out, id, FINDING_WARN, "ip link set lo up",
+			     "lo is down: programs of this host can't reach its own addresses");
 	for (size_t i = 0; i < f->n_addrs; i++) {
 		const struct host_addr *a = &f->addrs[i];
 

@@ -26,13 +26,27 @@ struct build {
 	const struct config *config;
 	const struct plan *prev; /* or NULL */
 	struct plan *plan;
-	const struct config_pool **pool_of;  /* by index in plan->addrs */
-	bool row_taken[SLUICE_MAX_SLICES];   /* in the region of an address */
-	bool row_ends[SLUICE_MAX_SLICES];    /* held in prev */
-	bool block_taken[SLUICE_MAX_BLOCKS]; /* by a slice of the plan */
-	bool block_ends[SLUICE_MAX_BLOCKS];  /* by a slice of prev */
-	uint32_t blocks_from[2][16];         /* by spare and shift: nothing is free before it */
+	const struct config_pool **pool_of;           /* by index in plan->addrs */
+	uint64_t row_taken[SLUICE_MAX_SLICES / 64];   /* in the region of an address */
+	uint64_t row_ends[SLUICE_MAX_SLICES / 64];    /* held in prev */
+	uint64_t block_taken[SLUICE_MAX_BLOCKS / 64]; /* by a slice of the plan */
+	uint64_t block_ends[SLUICE_MAX_BLOCKS / 64];  /* by a slice of prev */
+	uint32_t blocks_from[2][16]; /* by spare and shift: nothing is free before it */
 };
+
+static bool bits_any(const uint64_t *map, uint32_t from, uint32_t n)
+{
+	for (uint32_t i = from; i < from + n; i++)
+		if (map[i / 64] >> i % 64 & 1)
+			return true;
+	return false;
+}
+
+static void bits_set(uint64_t *map, uint32_t from, uint32_t n)
+{
+	for (uint32_t i = from; i < from + n; i++)
+		map[i / 64] |= 1ULL << i % 64;
+}
 
 static union sluice_addr addr_to_abi(const struct addr *a)
 {
@@ -220,7 +234,7 @@ static bool region_sound(const struct build *b, const struct plan_addr *a, uint3
 {
 	for (size_t i = 0; b->prev && i < n; i++) {
 		const struct sluice_slice *s =
-			&b->prev->slices[base + (holds[i].ports.first >> a->row.shift)];
+			plan_slice(b->prev, base + (holds[i].ports.first >> a->row.shift));
 		const struct sluice_slice want = {
 			.addr = a->addr,
 			.first = holds[i].ports.first,
@@ -245,11 +259,9 @@ static int region_find(const struct build *b, const struct plan_addr *a, const s
 	uint32_t rows = region_rows(a->row.shift);
 
 	for (uint32_t base = 0; base + rows <= SLUICE_MAX_SLICES; base += rows) {
-		bool taken = false;
-
-		for (uint32_t row = base; !taken && row < base + rows; row++)
-			taken = b->row_taken[row] || (spare && b->row_ends[row]);
-		if (!taken && (spare || region_sound(b, a, base, holds, n)))
+		if (bits_any(b->row_taken, base, rows))
+			continue;
+		if (spare ? !bits_any(b->row_ends, base, rows) : region_sound(b, a, base, holds, n))
 			return (int)base;
 	}
 	return -ENOSPC;
@@ -259,17 +271,49 @@ static void region_take(struct build *b, struct plan_addr *a, uint32_t base)
 {
 	uint32_t rows = region_rows(a->row.shift);
 
+	assert(!bits_any(b->row_taken, base, rows));
+	bits_set(b->row_taken, base, rows);
 	a->row.base = base;
-	for (uint32_t i = 0; i < rows; i++) {
-		struct sluice_slice *s = &b->plan->slices[base + i];
+}
 
-		assert(!b->row_taken[base + i]);
-		b->row_taken[base + i] = true;
-		s->addr = a->addr;
-		s->first = (uint16_t)(i << a->row.shift);
-		s->last = (uint16_t)(s->first + (1u << a->row.shift) - 1);
-		s->pool = a->row.pool;
+static int rows_alloc(struct plan *p, uint32_t n_rows)
+{
+	p->slices = calloc(n_rows ? n_rows : 1, sizeof(*p->slices));
+	if (!p->slices)
+		return -ENOMEM;
+	p->n_rows = n_rows;
+	return 0;
+}
+
+/* The rows of every address, none of them held yet. */
+static int build_rows(struct build *b, struct errtext *err)
+{
+	struct plan *p = b->plan;
+	uint32_t n_rows = 0;
+
+	for (size_t i = 0; i < p->n_addrs; i++) {
+		uint32_t end = p->addrs[i].row.base + region_rows(p->addrs[i].row.shift);
+
+		n_rows = end > n_rows ? end : n_rows;
 	}
+	free(p->slices);
+	p->slices = NULL;
+	p->n_rows = 0;
+	if (rows_alloc(p, n_rows))
+		return errtext_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < p->n_addrs; i++) {
+		const struct plan_addr *a = &p->addrs[i];
+
+		for (uint32_t j = 0; j < region_rows(a->row.shift); j++) {
+			struct sluice_slice *s = &p->slices[a->row.base + j];
+
+			s->addr = a->addr;
+			s->first = (uint16_t)(j << a->row.shift);
+			s->last = (uint16_t)(s->first + (1u << a->row.shift) - 1);
+			s->pool = a->row.pool;
+		}
+	}
+	return 0;
 }
 
 static int build_regions(struct build *b, const struct hold_table *holds, struct errtext *err)
@@ -280,7 +324,7 @@ static int build_regions(struct build *b, const struct hold_table *holds, struct
 	size_t n, total = 0;
 
 	for (size_t i = 0; b->prev && i < b->prev->n_held; i++)
-		b->row_ends[b->prev->held[i]] = true;
+		bits_set(b->row_ends, b->prev->held[i], 1);
 	for (size_t i = 0; i < p->n_addrs; i++) {
 		struct plan_addr *a = &p->addrs[i];
 		const struct plan_addr *was = plan_find_addr(b->prev, &a->addr);
@@ -318,12 +362,12 @@ static int build_regions(struct build *b, const struct hold_table *holds, struct
 
 /* Holds and their blocks */
 
-static void blocks_mark(bool map[SLUICE_MAX_BLOCKS], const struct sluice_slice *s)
+static void blocks_mark(uint64_t *map, const struct sluice_slice *s)
 {
 	uint32_t n = plan_block_rows((uint32_t)s->last - s->first + 1);
 
 	assert(s->block_base + n <= SLUICE_MAX_BLOCKS);
-	memset(&map[s->block_base], true, n);
+	bits_set(map, s->block_base, n);
 }
 
 /*
@@ -335,14 +379,10 @@ static int blocks_find(struct build *b, uint32_t shift, bool spare)
 	uint32_t n = plan_block_rows(1u << shift);
 	uint32_t *base = &b->blocks_from[spare][shift];
 
-	for (; *base + n <= SLUICE_MAX_BLOCKS; *base += n) {
-		bool taken = false;
-
-		for (uint32_t row = *base; !taken && row < *base + n; row++)
-			taken = b->block_taken[row] || (spare && b->block_ends[row]);
-		if (!taken)
+	for (; *base + n <= SLUICE_MAX_BLOCKS; *base += n)
+		if (!bits_any(b->block_taken, *base, n) &&
+		    !(spare && bits_any(b->block_ends, *base, n)))
 			return (int)*base;
-	}
 	return -ENOSPC;
 }
 
@@ -371,7 +411,7 @@ static int hold_row(const struct build *b, const struct hold *h, struct errtext 
 
 static bool slice_keeps_blocks(const struct build *b, uint32_t row)
 {
-	return b->prev && slice_same(&b->prev->slices[row], &b->plan->slices[row]);
+	return b->prev && slice_same(plan_slice(b->prev, row), &b->plan->slices[row]);
 }
 
 static int build_holds(struct build *b, const struct hold_table *holds, struct errtext *err)
@@ -497,7 +537,7 @@ int plan_build(const struct config *c, const struct hold_table *holds, const str
 		return errtext_set(err, ENOMEM, "out of memory");
 	b->config = c;
 	b->prev = prev;
-	b->plan = plan_new();
+	b->plan = plan_new(0);
 	r = b->plan ? 0 : errtext_set(err, ENOMEM, "out of memory");
 	if (!r)
 		r = build_pools(b, err);
@@ -505,6 +545,8 @@ int plan_build(const struct config *c, const struct hold_table *holds, const str
 		r = build_addrs(b, err);
 	if (!r)
 		r = build_regions(b, holds, err);
+	if (!r)
+		r = build_rows(b, err);
 	if (!r)
 		r = build_holds(b, holds, err);
 	if (!r && plan_index(b->plan))
@@ -524,13 +566,11 @@ int plan_build(const struct config *c, const struct hold_table *holds, const str
 
 /* Plans */
 
-struct plan *plan_new(void)
+struct plan *plan_new(uint32_t n_rows)
 {
 	struct plan *p = calloc(1, sizeof(*p));
 
-	if (p)
-		p->slices = calloc(SLUICE_MAX_SLICES, sizeof(*p->slices));
-	if (!p || !p->slices) {
+	if (p && rows_alloc(p, n_rows)) {
 		free(p);
 		return NULL;
 	}
@@ -554,7 +594,7 @@ int plan_index(struct plan *p)
 	uint32_t count[SLUICE_MAX_POOLS] = { 0 }, at[SLUICE_MAX_POOLS], n = 0;
 	uint32_t *held;
 
-	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++)
+	for (uint32_t row = 0; row < p->n_rows; row++)
 		if (p->slices[row].state == SLUICE_SLICE_HELD)
 			count[p->slices[row].pool]++;
 	for (int pool = 0; pool < SLUICE_MAX_POOLS; pool++) {
@@ -564,7 +604,7 @@ int plan_index(struct plan *p)
 	held = calloc(n ? n : 1, sizeof(*held));
 	if (!held)
 		return -ENOMEM;
-	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++)
+	for (uint32_t row = 0; row < p->n_rows; row++)
 		if (p->slices[row].state == SLUICE_SLICE_HELD)
 			held[at[p->slices[row].pool]++] = row;
 	for (int pool = 0; pool < SLUICE_MAX_POOLS; pool++)
@@ -574,6 +614,14 @@ int plan_index(struct plan *p)
 	p->held = held;
 	p->n_held = n;
 	return 0;
+}
+
+const struct sluice_slice *plan_slice(const struct plan *p, uint32_t row)
+{
+	static const struct sluice_slice none;
+
+	assert(row < SLUICE_MAX_SLICES);
+	return row < p->n_rows ? &p->slices[row] : &none;
 }
 
 int plan_pool_row(const struct plan *p, const char *name)

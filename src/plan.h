@@ -43,10 +43,11 @@ struct plan {
 	struct plan_addr *addrs; /* sorted by address */
 	size_t n_addrs;
 	/*
-	 * SLUICE_MAX_SLICES of them, by row. Every row of every address is filled; rows that are not held have state NONE,
-	 * epoch 0 and no blocks.
+	 * By row; plan_slice() knows the rows beyond n_rows as well. Every row of every address is filled; rows that are
+	 * not held have state NONE, epoch 0 and no blocks.
 	 */
 	struct sluice_slice *slices;
+	uint32_t n_rows;
 	uint32_t *held; /* rows that are held, by pool, then by row */
 	size_t n_held;
 	struct plan_prefix *clients; /* both sorted by key */
@@ -64,11 +65,16 @@ int plan_build(const struct config *c, const struct hold_table *holds, const str
 	       struct plan **ret, struct errtext *err);
 void plan_free(struct plan *p);
 
-/* An empty plan, for who fills it from elsewhere: addresses sorted, then plan_index(). NULL without memory. */
-struct plan *plan_new(void);
+/*
+ * An empty plan with n_rows rows of zeros, for who fills it: slices, addresses (sorted), pools, then plan_index(). NULL without
+ * memory.
+ */
+struct plan *plan_new(uint32_t n_rows);
 /* Set held, n_held and the pools' held words from the slices' rows. 0 or -ENOMEM. */
 int plan_index(struct plan *p);
 
+/* A row of the slices' table, whether the plan has it or not. */
+const struct sluice_slice *plan_slice(const struct plan *p, uint32_t row);
 /* Row of the pool with that name, or -ENOENT. */
 int plan_pool_row(const struct plan *p, const char *name);
 /* Row of the slice that has these ports, held or not, or -ENOENT. */

@@ -114,8 +114,9 @@ bool varlink_reader_half(struct varlink_reader *r)
 }
 
 /*
- * jansson recurses, in reading and in freeing, and would go 2048 levels deep. No message of ours needs more than a few. Brackets
- * within strings do not count; whether the text is JSON at all is not decided here.
+ * jansson recurses, in reading and in freeing, and would go 2048 levels deep. No message of ours
+ * needs more than a few. Brackets within strings do not count; whether the text is JSON at all is
+ * not decided here.
  */
 static bool depth_ok(const char *msg, size_t len)
 {

@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The test bed of the data plane: the real programs, without pins, on map rows that the test writes itself, run on one
+ * packet at a time by BPF_PROG_TEST_RUN. A struct bed is opened for each test. Every failure here ends the test with a
+ * text that says what the kernel refused. Addresses and ports are in host order, times in whole seconds of CLOCK_BOOTTIME.
+ */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <cmocka.h>
+
+#include "nat.skel.h"
+#include "packet.h"
+#include "sluice_abi.h"
+
+#define VERDICT_PASS (-1)
+#define VERDICT_DROP 2
+#define NO_REASON    (-1)
+#define MADE_HERE    0 /* ingress_ifindex of a packet that a socket of this machine sent */
+#define FORWARDED    7 /* and of one that came in by some interface */
+#define LAB_CPUS     64
+
+/* The scene of most tests. */
+#define SHARED  IP(203, 0, 113, 7)
+#define SHARED2 IP(203, 0, 113, 8)
+#define CLIENT  IP(10, 1, 0, 5)
+#define CLIENT2 IP(10, 1, 0, 6)
+#define REMOTE  IP(198, 51, 100, 10)
+#define REMOTE2 IP(198, 51, 100, 11)
+#define NO_NAT  IP(192, 0, 2, 9)
+#define OTHER   IP(172, 16, 9, 9) /* nobody's client */
+#define FIRST   40960
+#define LAST    43007
+
+struct bed {
+	struct nat_bpf *nat;
+	uint32_t next_slice; /* rows given out so far */
+	uint32_t next_block;
+	uint32_t next_held;
+	int cpus;
+};
+
+/* Added to the secret that the next bed_open() loads with. */
+static uint64_t bed_secret __attribute__((unused));
+
+enum hook {
+	EGRESS,
+	INGRESS,
+};
+
+/* What a packet met. */
+struct run {
+	int verdict;
+	int reason; /* enum sluice_reason, or NO_REASON when no counter moved */
+	struct frame out;
+};
+
+#define die(...)                                                   \
+	do {                                                       \
+		print_error(__VA_ARGS__);                          \
+		print_error("\n");                                 \
+		fail();                                            \
+		abort(); /* not reached: fail() leaves the test */ \
+	} while (0)
+
+static inline void need_root(void)
+{
+	if (geteuid() != 0)
+		die("this test loads BPF programs: run it as root");
+}
+
+static inline const char *reason_name(int reason)
+{
+#define SLUICE_X(name, help) #name,
+	static const char *const names[] = { SLUICE_REASONS(SLUICE_X) };
+#undef SLUICE_X
+
+	return reason >= 0 && reason < SLUICE_REASON_MAX ? names[reason] : "none";
+}
+
+static inline uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static inline uint32_t now_s(void)
+{
+	return (uint32_t)(now_ns() / 1000000000);
+}
+
+static inline union sluice_addr addr_of(uint32_t ip)
+{
+	union sluice_addr a = { .w = { 0, 0, htonl(0xffff), htonl(ip) } };
+
+	return a;
+}
+
+static inline uint32_t ip_of(const union sluice_addr *a)
+{
+	return ntohl(a->w[3]);
+}
+
+/* Maps */
+
+static inline void map_put(struct bpf_map *m, const void *key, const void *value)
+{
+	if (bpf_map_update_elem(bpf_map__fd(m), key, value, BPF_ANY))
+		die("map %s: update: %s", bpf_map__name(m), strerror(errno));
+}
+
+static inline void map_get(struct bpf_map *m, const void *key, void *value)
+{
+	if (bpf_map_lookup_elem(bpf_map__fd(m), key, value))
+		die("map %s: lookup: %s", bpf_map__name(m), strerror(errno));
+}
+
+static inline void map_put_row(struct bpf_map *m, uint32_t row, const void *value)
+{
+	map_put(m, &row, value);
+}
+
+static inline void map_get_row(struct bpf_map *m, uint32_t row, void *value)
+{
+	map_get(m, &row, value);
+}
+
+/* Opens and loads the programs with flow tables of max_flows rows. */
+static inline void bed_open(struct bed *b, uint32_t max_flows)
+{
+	struct sluice_conf conf = { .abi = SLUICE_ABI, .max_flows = max_flows };
+	int err;
+
+	need_root();
+	memset(b, 0, sizeof(*b));
+	b->cpus = libbpf_num_possible_cpus();
+	if (b->cpus < 1 || b->cpus > LAB_CPUS)
+		die("%d possible CPUs, these tests know up to %d", b->cpus, LAB_CPUS);
+	b->nat = nat_bpf__open();
+	if (!b->nat)
+		die("opening the skeleton: %s", strerror(errno));
+	/* A given secret, so that a failure comes again; test_alloc.c tries others. */
+	b->nat->rodata->secret[0] = 0x0123456789abcdefULL + bed_secret;
+	b->nat->rodata->secret[1] = 0xfedcba9876543210ULL;
+	bpf_map__set_max_entries(b->nat->maps.fwd, max_flows);
+	bpf_map__set_max_entries(b->nat->maps.rev, max_flows);
+	err = nat_bpf__load(b->nat);
+	if (err)
+		die("loading the programs: %s", strerror(-err));
+	conf.event_rate = 1000000;
+	conf.swept_s = now_s();
+	map_put_row(b->nat->maps.conf, 0, &conf);
+}
+
+static inline void bed_close(struct bed *b)
+{
+	nat_bpf__destroy(b->nat);
+	b->nat = NULL;
+}
+
+/* Rows */
+
+static inline void put_lpm(struct bpf_map *m, uint32_t pool, uint32_t ip, uint32_t len,
+			   uint32_t value)
+{
+	struct sluice_lpm_key key = {
+		.prefixlen = SLUICE_LPM_POOL_BITS + 96 + len,
+		.pool = pool,
+		.addr = addr_of(ip),
+	};
+
+	if (bpf_map__value_size(m) != sizeof(value))
+		die("map %s: values of %u bytes", bpf_map__name(m), bpf_map__value_size(m));
+	map_put(m, &key, &value);
+}
+
+static inline void bed_client(struct bed *b, uint32_t ip, uint32_t len, uint32_t pool)
+{
+	put_lpm(b->nat->maps.clients, 0, ip, len, pool);
+}
+
+static inline void bed_no_nat(struct bed *b, uint32_t ip, uint32_t len, uint32_t pool)
+{
+	put_lpm(b->nat->maps.no_nat, pool, ip, len, 1);
+}
+
+static inline uint32_t fresh_of(const struct sluice_timers *t)
+{
+	const uint32_t all[] = { t->tcp_established, t->tcp_opening, t->tcp_closing,
+				 t->tcp_time_wait,   t->tcp_reset,   t->udp,
+				 t->udp_short,       t->icmp };
+	uint32_t least = all[0], i;
+
+	for (i = 1; i < sizeof(all) / sizeof(all[0]); i++)
+		least = all[i] < least ? all[i] : least;
+	return least;
+}
+
+/* A pool as interfaces.md has it by default: TCP overload, UDP endpoint-independent, ICMP likewise. */
+static inline struct sluice_pool pool_default(void)
+{
+	struct sluice_pool p = {
+		.name = "default",
+		.mapping = { SLUICE_OVERLOAD, SLUICE_EIM, SLUICE_EIM },
+		.filtering = { SLUICE_FILTER_PORT, SLUICE_FILTER_ADDRESS, SLUICE_FILTER_ADDRESS },
+		.unleased = SLUICE_UNLEASED_REPORT,
+		.used = 1,
+		.timers = { 7440, 240, 240, 120, 240, 300, 30, 60 },
+	};
+
+	return p;
+}
+
+/* Adds pool number row, still without slices. Call bed_slice() for its slices before another pool's. */
+static inline void bed_pool(struct bed *b, uint32_t row, struct sluice_pool p)
+{
+	p.held = (uint64_t)b->next_held << 32;
+	map_put_row(b->nat->maps.pools, row, &p);
+}
+
+/* Makes ip a shared address of a pool, all rows empty. shift: log2 of the slice size. Returns its first row. */
+static inline uint32_t bed_addr(struct bed *b, uint32_t pool, uint32_t ip, uint32_t shift)
+{
+	struct sluice_addr_row row = { .base = b->next_slice,
+				       .pool = (uint16_t)pool,
+				       .shift = (uint8_t)shift };
+	union sluice_addr a = addr_of(ip);
+	uint32_t i, n = 65536u >> shift;
+
+	for (i = 0; i < n; i++) {
+		struct sluice_slice s = {
+			.addr = a,
+			.first = (uint16_t)(i << shift),
+			.last = (uint16_t)((i << shift) + (1u << shift) - 1),
+			.pool = (uint16_t)pool,
+			.state = SLUICE_SLICE_NONE,
+		};
+
+		map_put_row(b->nat->maps.slices, row.base + i, &s);
+	}
+	b->next_slice += n;
+	map_put(b->nat->maps.addrs, &a, &row);
+	return row.base;
+}
+
+static inline struct sluice_addr_row bed_addr_row(struct bed *b, uint32_t ip)
+{
+	union sluice_addr a = addr_of(ip);
+	struct sluice_addr_row row;
+
+	map_get(b->nat->maps.addrs, &a, &row);
+	return row;
+}
+
+/* Holds the slice of ip that begins at port first. Returns its row. */
+static inline uint32_t bed_slice(struct bed *b, uint32_t ip, uint16_t first, uint64_t not_after_ns)
+{
+	struct sluice_addr_row a = bed_addr_row(b, ip);
+	uint32_t row = a.base + (first >> a.shift), nports = 1u << a.shift, l4, i;
+	struct sluice_slice s;
+	struct sluice_pool p;
+
+	map_get_row(b->nat->maps.pools, a.pool, &p);
+	map_get_row(b->nat->maps.slices, row, &s);
+	s.not_after_ns = not_after_ns;
+	s.epoch = 1;
+	s.block_base = b->next_block;
+	s.fresh_s = (uint16_t)fresh_of(&p.timers);
+	s.state = SLUICE_SLICE_HELD;
+	for (l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
+		struct sluice_block block = {
+			.mode = p.mapping[l4] == SLUICE_EIM ? SLUICE_BLOCK_EIM
+							    : SLUICE_BLOCK_OVERLOAD,
+		};
+
+		for (i = 0; i < nports; i += SLUICE_BLOCK_PORTS)
+			map_put_row(b->nat->maps.blocks,
+				    sluice_block_row(s.block_base, nports, l4, i), &block);
+	}
+	b->next_block += SLUICE_L4_MAX * (nports / SLUICE_BLOCK_PORTS);
+	map_put_row(b->nat->maps.slices, row, &s);
+	map_put_row(b->nat->maps.held, b->next_held++, &row);
+	p.held++;
+	map_put_row(b->nat->maps.pools, a.pool, &p);
+	return row;
+}
+
+static inline void slice_deadline(struct bed *b, uint32_t row, uint64_t not_after_ns)
+{
+	struct sluice_slice s;
+
+	map_get_row(b->nat->maps.slices, row, &s);
+	s.not_after_ns = not_after_ns;
+	map_put_row(b->nat->maps.slices, row, &s);
+}
+
+static inline void slice_epoch(struct bed *b, uint32_t row, uint32_t epoch)
+{
+	struct sluice_slice s;
+
+	map_get_row(b->nat->maps.slices, row, &s);
+	s.epoch = epoch;
+	map_put_row(b->nat->maps.slices, row, &s);
+}
+
+/* The scene that most tests play in: one pool, one slice of 2048, clients 10.1.0.0/16. Returns the slice's row. */
+static inline uint32_t bed_scene(struct bed *b, uint32_t max_flows, struct sluice_pool pool)
+{
+	bed_open(b, max_flows);
+	bed_pool(b, 0, pool);
+	bed_addr(b, 0, SHARED, 11);
+	bed_client(b, IP(10, 1, 0, 0), 16, 0);
+	bed_no_nat(b, IP(192, 0, 2, 0), 24, 0);
+	return bed_slice(b, SHARED, FIRST, SLUICE_NEVER);
+}
+
+/* Counters */
+
+/* All rows of the drop counters, summed over the CPUs. One system call, since this is done for every packet. */
+static inline void bed_drops_all(struct bed *b, struct sluice_count ret[SLUICE_REASON_MAX])
+{
+	struct sluice_count rows[SLUICE_REASON_MAX * LAB_CPUS];
+	uint32_t keys[SLUICE_REASON_MAX], next, n = SLUICE_REASON_MAX, i, cpu;
+
+	if (bpf_map_lookup_batch(bpf_map__fd(b->nat->maps.drops), NULL, &next, keys, rows, &n,
+				 NULL) &&
+	    errno != ENOENT)
+		die("map drops: batch lookup: %s", strerror(errno));
+	if (n != SLUICE_REASON_MAX)
+		die("map drops: %u rows", n);
+	memset(ret, 0, sizeof(*ret) * SLUICE_REASON_MAX);
+	for (i = 0; i < n; i++) {
+		for (cpu = 0; cpu < (uint32_t)b->cpus; cpu++) {
+			ret[keys[i]].packets += rows[i * (uint32_t)b->cpus + cpu].packets;
+			ret[keys[i]].bytes += rows[i * (uint32_t)b->cpus + cpu].bytes;
+		}
+	}
+}
+
+static inline struct sluice_count bed_drops(struct bed *b, uint32_t reason)
+{
+	struct sluice_count all[SLUICE_REASON_MAX];
+
+	bed_drops_all(b, all);
+	return all[reason];
+}
+
+static inline struct sluice_pool_stats bed_stats(struct bed *b, uint32_t pool)
+{
+	static struct sluice_pool_stats rows[LAB_CPUS];
+	struct sluice_pool_stats sum = { 0 };
+	__u64 *to = (__u64 *)&sum;
+	size_t i, n = sizeof(sum) / sizeof(*to);
+	int cpu;
+
+	map_get_row(b->nat->maps.pool_stats, pool, rows);
+	for (cpu = 0; cpu < b->cpus; cpu++)
+		for (i = 0; i < n; i++)
+			to[i] += ((__u64 *)&rows[cpu])[i];
+	return sum;
+}
+
+/* Running */
+
+static inline int hook_fd(struct bed *b, enum hook hook)
+{
+	return bpf_program__fd(hook == EGRESS ? b->nat->progs.uplink_egress
+					      : b->nat->progs.uplink_ingress);
+}
+
+/*
+ * Runs a program on a frame, without looking at the counters. Returns 0, or -errno for a frame that the kernel does not
+ * take for a test: shorter than its Ethernet header and the fixed part of the IP header that its ether type promises.
+ */
+static inline int bed_try(struct bed *b, enum hook hook, uint32_t came_by, const struct frame *in,
+			  struct run *ret)
+{
+	struct __sk_buff ctx = { .ingress_ifindex = came_by };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in->b, .data_size_in = in->len,
+		    .data_out = ret->out.b, .data_size_out = sizeof(ret->out.b), .ctx_in = &ctx,
+		    .ctx_size_in = sizeof(ctx));
+
+	if (bpf_prog_test_run_opts(hook_fd(b, hook), &opts))
+		return -errno;
+	ret->verdict = (int)opts.retval;
+	ret->reason = NO_REASON;
+	ret->out.len = opts.data_size_out;
+	return 0;
+}
+
+/* Runs a program on a frame and says which drop counter moved. More than one, or a wrong amount, fails the test. */
+static inline int bed_try_count(struct bed *b, enum hook hook, uint32_t came_by,
+				const struct frame *in, struct run *ret)
+{
+	struct sluice_count before[SLUICE_REASON_MAX], after[SLUICE_REASON_MAX];
+	__u64 packets, bytes;
+	uint32_t i;
+	int err;
+
+	bed_drops_all(b, before);
+	err = bed_try(b, hook, came_by, in, ret);
+	if (err)
+		return err;
+	bed_drops_all(b, after);
+	for (i = 0; i < SLUICE_REASON_MAX; i++) {
+		packets = after[i].packets - before[i].packets;
+		bytes = after[i].bytes - before[i].bytes;
+		if (!packets && !bytes)
+			continue;
+		if (ret->reason != NO_REASON)
+			die("one packet counted as %s and as %s", reason_name(ret->reason),
+			    reason_name((int)i));
+		if (packets != 1 || bytes != in->len)
+			die("a packet of %u bytes counted as %llu with %llu of %s", in->len,
+			    packets, bytes, reason_name((int)i));
+		ret->reason = (int)i;
+	}
+	if ((ret->verdict == VERDICT_DROP) != (ret->reason != NO_REASON))
+		die("verdict %d, counted as %s", ret->verdict, reason_name(ret->reason));
+	if (ret->verdict != VERDICT_DROP && ret->verdict != VERDICT_PASS)
+		die("verdict %d", ret->verdict);
+	return 0;
+}
+
+static inline void bed_run(struct bed *b, enum hook hook, uint32_t came_by, const struct frame *in,
+			   struct run *ret)
+{
+	int err = bed_try_count(b, hook, came_by, in, ret);
+
+	if (err)
+		die("test run: %s", strerror(-err));
+}
+
+/* Runs the sweep program; returns its row of results. */
+static inline struct sluice_sweep bed_sweep(struct bed *b)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	struct sluice_sweep s;
+
+	if (bpf_prog_test_run_opts(bpf_program__fd(b->nat->progs.sweep), &opts))
+		die("sweep: %s", strerror(errno));
+	if (opts.retval)
+		die("sweep returned %d", (int)opts.retval);
+	map_get_row(b->nat->maps.sweep_out, 0, &s);
+	return s;
+}
+
+/* Events */
+
+/* Calls fn(arg, event, size) for each record in the ring. Returns how many there were. */
+static inline int bed_events(struct bed *b, ring_buffer_sample_fn fn, void *arg)
+{
+	struct ring_buffer *ring =
+		ring_buffer__new(bpf_map__fd(b->nat->maps.events), fn, arg, NULL);
+	int n;
+
+	if (!ring)
+		die("opening the ring buffer: %s", strerror(errno));
+	n = ring_buffer__consume(ring);
+	ring_buffer__free(ring);
+	if (n < 0)
+		die("reading the ring buffer: %s", strerror(-n));
+	return n;
+}
+
+/* Flow tables */
+
+typedef void (*flow_fn)(const struct sluice_flow_key *key, struct sluice_flow *flow, void *arg);
+
+/*
+ * Calls fn with every entry of fwd or rev and writes back what fn changed. Returns how many there were. The keys are read
+ * first: a hash that is written to moves its entries about, and a walk would see them again.
+ */
+static inline uint32_t flows_each(struct bpf_map *m, flow_fn fn, void *arg)
+{
+	struct sluice_flow_key *keys, *prev = NULL;
+	struct sluice_flow flow, was;
+	uint32_t n = 0, i;
+
+	keys = calloc(bpf_map__max_entries(m), sizeof(*keys));
+	if (!keys)
+		die("out of memory");
+	while (n < bpf_map__max_entries(m) && !bpf_map_get_next_key(bpf_map__fd(m), prev, &keys[n]))
+		prev = &keys[n++];
+	for (i = 0; fn && i < n; i++) {
+		map_get(m, &keys[i], &flow);
+		was = flow;
+		fn(&keys[i], &flow, arg);
+		if (memcmp(&was, &flow, sizeof(flow)))
+			map_put(m, &keys[i], &flow);
+	}
+	free(keys);
+	return n;
+}
+
+static inline uint32_t flows_count(struct bpf_map *m)
+{
+	return flows_each(m, NULL, NULL);
+}
+
+static inline void flow_age(const struct sluice_flow_key *key, struct sluice_flow *flow, void *arg)
+{
+	(void)key;
+	flow->seen_s -= *(uint32_t *)arg;
+}
+
+/* Makes every entry of both tables look as if its last packet were s seconds older. */
+static inline void bed_age(struct bed *b, uint32_t s)
+{
+	flows_each(b->nat->maps.fwd, flow_age, &s);
+	flows_each(b->nat->maps.rev, flow_age, &s);
+}
+
+/*
+ * Tests set times back with bed_age(), and no time lies before the machine's start. So they use short timers, and this
+ * waits for the machine to be old enough, which it always is but for the first minute after booting.
+ */
+static inline void need_uptime(uint32_t s)
+{
+	struct timespec nap = { .tv_nsec = 100000000 };
+
+	while (now_s() <= s)
+		nanosleep(&nap, NULL);
+}
+
+#endif

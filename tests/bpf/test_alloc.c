@@ -1,0 +1,646 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Ports: an allocation fails only when every port that could serve it is in use, no tuple has two users, also when two CPUs
+ * ask at once, and where a port is taken from can't be guessed.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "flows.h"
+
+#define PORTS 2048
+#define FLOWS 16384
+
+static struct conn conns[4 * PORTS];
+
+static uint32_t l4_of(uint8_t proto)
+{
+	return proto == P_TCP ? SLUICE_TCP : proto == P_UDP ? SLUICE_UDP : SLUICE_ICMP;
+}
+
+static struct sluice_pool pool_all(enum sluice_mapping mapping)
+{
+	struct sluice_pool p = pool_default();
+	int i;
+
+	for (i = 0; i < SLUICE_L4_MAX; i++)
+		p.mapping[i] = (uint8_t)mapping;
+	/* Short, so that a flow can be made to have ended; long enough for none to end by itself. */
+	p.timers = (struct sluice_timers){ 300, 60, 60, 60, 60, 60, 60, 60 };
+	return p;
+}
+
+static struct conn nth(uint8_t proto, uint32_t n, uint32_t dst)
+{
+	return conn_of(proto, CLIENT + n / 7, (uint16_t)(20000 + n % 7), dst,
+		       proto == P_ICMP ? 0 : 80);
+}
+
+struct seen_event {
+	struct sluice_event e;
+	uint32_t n;
+};
+
+static int keep_event(void *arg, void *data, size_t size)
+{
+	struct seen_event *s = arg;
+
+	assert_true(size >= sizeof(s->e));
+	memcpy(&s->e, data, sizeof(s->e));
+	s->n++;
+	return 0;
+}
+
+static void expect_no_port_event(struct bed *b, const char *name, const struct conn *c)
+{
+	struct spec s = conn_out(c, T_SYN);
+	struct seen_event got = { 0 };
+	struct frame in;
+	uint32_t n;
+
+	frame_build(&in, &s);
+	n = in.len - ETH_LEN;
+	n = n < SLUICE_EVENT_SNAP ? n : SLUICE_EVENT_SNAP;
+	bed_events(b, keep_event, &got);
+	if (got.n != 1)
+		die("%s: %u events", name, got.n);
+	assert_int_equal(got.e.kind, SLUICE_EVENT_DROP);
+	assert_int_equal(got.e.reason, SLUICE_DROP_no_port);
+	assert_int_equal(got.e.pool, 0);
+	assert_int_equal(got.e.ifindex, FORWARDED);
+	assert_int_equal(ip_of(&got.e.key.src), c->src);
+	assert_int_equal(ip_of(&got.e.key.dst), c->dst);
+	assert_int_equal(ntohs(got.e.key.sport), c->sport);
+	assert_int_equal(ntohs(got.e.key.dport), c->dport);
+	assert_int_equal(got.e.key.proto, c->proto);
+	assert_int_equal(got.e.snap_len, n);
+	assert_memory_equal(got.e.snap, in.b + ETH_LEN, n);
+	assert_true(got.e.time_ns <= now_ns() && got.e.time_ns > now_ns() - 60000000000ULL);
+}
+
+static void kill_port_fwd(const struct sluice_flow_key *key, struct sluice_flow *flow, void *arg)
+{
+	(void)key;
+	if (ntohs(flow->port) == *(uint16_t *)arg)
+		flow->seen_s -= 70;
+}
+
+static void kill_port_rev(const struct sluice_flow_key *key, struct sluice_flow *flow, void *arg)
+{
+	(void)flow;
+	if (ntohs(key->dport) == *(uint16_t *)arg)
+		flow->seen_s -= 70;
+}
+
+/* One slice, one destination: every port is given, once; the next flow is refused; a port that comes free is found. */
+static void fill(enum sluice_mapping mapping, uint8_t proto)
+{
+	static uint8_t used[65536];
+	struct sluice_pool_stats st;
+	struct conn extra, freed;
+	struct bed b;
+	uint32_t i, k;
+	char name[64];
+
+	snprintf(name, sizeof(name), "mapping %d, protocol %u", mapping, proto);
+	memset(used, 0, sizeof(used));
+	bed_scene(&b, FLOWS, pool_all(mapping));
+	for (i = 0; i < PORTS; i++) {
+		conns[i] = nth(proto, i, REMOTE);
+		conn_sends(&b, name, &conns[i], T_SYN);
+		if (conns[i].port < FIRST || conns[i].port > LAST || used[conns[i].port]++)
+			die("%s: flow %u got port %u", name, i, conns[i].port);
+	}
+	st = bed_stats(&b, 0);
+	assert_int_equal(st.created[l4_of(proto)], PORTS);
+	assert_int_equal(st.refused[l4_of(proto)], 0);
+
+	extra = nth(proto, PORTS, REMOTE);
+	conn_sends_dropped(&b, name, &extra, T_SYN, SLUICE_DROP_no_port);
+	expect_no_port_event(&b, name, &extra);
+	for (i = 0; i < 50; i++) {
+		extra = nth(proto, PORTS + 1 + i, REMOTE);
+		conn_sends_dropped(&b, name, &extra, T_SYN, SLUICE_DROP_no_port);
+	}
+	st = bed_stats(&b, 0);
+	assert_int_equal(st.refused[l4_of(proto)], 51);
+	for (i = 0; i < PORTS; i++) {
+		conn_answers(&b, name, &conns[i], T_SYN | T_ACK);
+		conn_sends_same(&b, name, &conns[i], T_ACK);
+	}
+	assert_int_equal(flows_count(b.nat->maps.fwd), PORTS);
+
+	/* Free one; the next flow gets precisely it. */
+	for (k = 0; k < 20; k++) {
+		freed = conns[k * 97];
+		/* An established connection would live on for two hours: let it be reset first. */
+		if (proto == P_TCP)
+			conn_sends_same(&b, name, &freed, T_RST);
+		flows_each(b.nat->maps.fwd, kill_port_fwd, &freed.port);
+		flows_each(b.nat->maps.rev, kill_port_rev, &freed.port);
+		bed_sweep(&b);
+		extra = nth(proto, 3 * PORTS + k, REMOTE);
+		conn_sends(&b, name, &extra, T_SYN);
+		if (extra.port != freed.port)
+			die("%s: %u came free, %u was given", name, freed.port, extra.port);
+		conn_answers(&b, name, &extra, T_SYN | T_ACK);
+		conns[k * 97] = extra;
+	}
+
+	/* Other destinations: in overload the whole slice again, else those who have a port. */
+	memset(used, 0, sizeof(used));
+	for (i = 0; i < PORTS; i++) {
+		struct conn c = conns[i];
+
+		c.dst = REMOTE2;
+		conn_sends(&b, name, &c, T_SYN);
+		if (used[c.port]++)
+			die("%s: second destination: port %u twice", name, c.port);
+		if (mapping == SLUICE_EIM && c.port != conns[i].port)
+			die("%s: the mapping of port %u moved to %u", name, conns[i].port, c.port);
+		conn_answers(&b, name, &c, T_SYN | T_ACK);
+	}
+	extra = nth(proto, 3 * PORTS + 100, REMOTE2);
+	conn_sends_dropped(&b, name, &extra, T_SYN, SLUICE_DROP_no_port);
+	bed_close(&b);
+}
+
+static void test_fill_overload(void **state)
+{
+	(void)state;
+	need_uptime(75);
+	fill(SLUICE_OVERLOAD, P_TCP);
+	fill(SLUICE_OVERLOAD, P_UDP);
+}
+
+static void test_fill_eim(void **state)
+{
+	(void)state;
+	need_uptime(75);
+	fill(SLUICE_EIM, P_UDP);
+	fill(SLUICE_EIM, P_TCP);
+	fill(SLUICE_EIM, P_ICMP);
+}
+
+/* The protocols have tables of their own: each fills the slice, whatever the others have. */
+static void test_protocols_apart(void **state)
+{
+	static const uint8_t protos[] = { P_TCP, P_UDP, P_ICMP };
+	struct conn c;
+	struct bed b;
+	uint32_t i, k;
+
+	(void)state;
+	bed_open(&b, FLOWS);
+	bed_pool(&b, 0, pool_default());
+	bed_addr(&b, 0, SHARED, 6);
+	bed_client(&b, IP(10, 1, 0, 0), 16, 0);
+	bed_slice(&b, SHARED, 4096, SLUICE_NEVER);
+	for (k = 0; k < 3; k++) {
+		for (i = 0; i < 64; i++) {
+			c = nth(protos[k], i, REMOTE);
+			conn_sends(&b, "64 ports", &c, T_SYN);
+		}
+		c = nth(protos[k], i, REMOTE);
+		conn_sends_dropped(&b, "no 65th", &c, T_SYN, SLUICE_DROP_no_port);
+	}
+	bed_close(&b);
+}
+
+/* Several slices on several addresses: all of them fill before anybody is refused, and none beyond its edges. */
+static void slices_fill(enum sluice_mapping mapping, uint8_t proto)
+{
+	static const struct {
+		uint32_t ip;
+		uint16_t first;
+	} slices[] = { { SHARED, 4096 }, { SHARED, 4608 }, { SHARED, 65280 }, { SHARED2, 4096 } };
+	static uint8_t used[4][256];
+	struct conn c;
+	struct bed b;
+	uint32_t i, k;
+
+	memset(used, 0, sizeof(used));
+	bed_open(&b, FLOWS);
+	bed_pool(&b, 0, pool_all(mapping));
+	bed_addr(&b, 0, SHARED, 8);
+	bed_addr(&b, 0, SHARED2, 8);
+	bed_client(&b, IP(10, 1, 0, 0), 16, 0);
+	for (k = 0; k < 4; k++)
+		bed_slice(&b, slices[k].ip, slices[k].first, SLUICE_NEVER);
+	for (i = 0; i < 1024; i++) {
+		c = nth(proto, i, REMOTE);
+		conn_sends(&b, "of 1024", &c, T_SYN);
+		for (k = 0; k < 4; k++)
+			if (c.outer == slices[k].ip && c.port >= slices[k].first &&
+			    c.port - slices[k].first < 256)
+				break;
+		if (k == 4 || used[k][c.port - slices[k].first]++)
+			die("flow %u got %08x:%u", i, c.outer, c.port);
+		conns[i] = c;
+	}
+	c = nth(proto, i, REMOTE);
+	conn_sends_dropped(&b, "the 1025th", &c, T_SYN, SLUICE_DROP_no_port);
+	for (i = 0; i < 1024; i++)
+		conn_answers(&b, "of 1024", &conns[i], T_SYN | T_ACK);
+	bed_close(&b);
+}
+
+static void test_slices_fill(void **state)
+{
+	(void)state;
+	slices_fill(SLUICE_OVERLOAD, P_TCP);
+	slices_fill(SLUICE_EIM, P_UDP);
+}
+
+/*
+ * RFC 6056: ports are spread over the slice and do not follow each other. 512 of 2048, counted in 16 parts: chi-square with 15
+ * degrees of freedom lies above 100 once in 10^14 times.
+ */
+static void spread(enum sluice_mapping mapping, uint8_t proto, uint64_t secret)
+{
+	uint32_t part[16] = { 0 }, i, in_order = 0;
+	double chi = 0;
+	struct conn c;
+	struct bed b;
+	int last = 0;
+
+	bed_secret = secret;
+	bed_scene(&b, FLOWS, pool_all(mapping));
+	bed_secret = 0;
+	for (i = 0; i < 512; i++) {
+		/* As alike as flows can be: one client, ports one after the other. */
+		c = conn_of(proto, CLIENT, (uint16_t)(10000 + i), REMOTE, proto == P_ICMP ? 0 : 80);
+		conn_sends(&b, "spread", &c, T_SYN);
+		part[(c.port - FIRST) / 128]++;
+		in_order += c.port == last + 1 || c.port == last - 1;
+		last = c.port;
+	}
+	for (i = 0; i < 16; i++)
+		chi += (part[i] - 32.0) * (part[i] - 32.0) / 32.0;
+	if (chi > 100)
+		die("mapping %d: chi-square %f", mapping, chi);
+	/* By chance about 2 in 512 do. */
+	if (in_order > 30)
+		die("mapping %d: %u ports follow the one before", mapping, in_order);
+	bed_close(&b);
+}
+
+static void test_spread(void **state)
+{
+	uint64_t i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		spread(SLUICE_OVERLOAD, P_TCP, i * 0x9e3779b97f4a7c15ULL);
+		spread(SLUICE_EIM, P_UDP, i * 0x9e3779b97f4a7c15ULL);
+	}
+}
+
+/* A block whose mode is "free" gives no port, and neither does one of the other mapping. */
+static void test_block_modes(void **state)
+{
+	static const uint32_t modes[] = { SLUICE_BLOCK_FREE, SLUICE_BLOCK_OVERLOAD,
+					  SLUICE_BLOCK_EIM };
+	struct sluice_slice s;
+	struct conn c;
+	struct bed b;
+	uint32_t row, i, m, eim;
+
+	(void)state;
+	for (eim = 0; eim < 2; eim++) {
+		row = bed_scene(&b, FLOWS, pool_all(eim ? SLUICE_EIM : SLUICE_OVERLOAD));
+		map_get_row(b.nat->maps.slices, row, &s);
+		for (m = 0; m < 32; m++) {
+			struct sluice_block block = { .mode = modes[m % 3] };
+
+			map_put_row(b.nat->maps.blocks,
+				    sluice_block_row(s.block_base, PORTS, SLUICE_UDP, m * 64),
+				    &block);
+		}
+		for (i = 0; i < 32 / 3 * 64u + (eim ? 0 : 64); i++) {
+			c = nth(P_UDP, i, REMOTE);
+			conn_sends(&b, "a block of the right mode", &c, 0);
+			assert_int_equal(modes[(c.port - FIRST) / 64 % 3],
+					 eim ? SLUICE_BLOCK_EIM : SLUICE_BLOCK_OVERLOAD);
+		}
+		c = nth(P_UDP, i, REMOTE);
+		conn_sends_dropped(&b, "no other block", &c, 0, SLUICE_DROP_no_port);
+		bed_close(&b);
+	}
+}
+
+/* Two CPUs at once */
+
+static void pin(uint32_t nth_cpu)
+{
+	cpu_set_t have, want;
+	int cpu;
+
+	CPU_ZERO(&want);
+	if (sched_getaffinity(getpid(), sizeof(have), &have))
+		return;
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &have) && !nth_cpu--)
+			CPU_SET(cpu, &want);
+	if (CPU_COUNT(&want))
+		sched_setaffinity(0, sizeof(want), &want);
+}
+
+static bool two_cpus(void)
+{
+	cpu_set_t have;
+
+	return !sched_getaffinity(getpid(), sizeof(have), &have) && CPU_COUNT(&have) > 1;
+}
+
+struct side {
+	struct bed *bed;
+	uint32_t cpu;
+	const struct frame *in;
+	uint16_t *ports; /* out; 0: refused */
+	uint32_t n;
+	int err; /* out */
+	const char *wrong;
+	atomic_uint *turn; /* both sides count it up before each packet, and so run it together */
+};
+
+static void *side_run(void *arg)
+{
+	struct side *s = arg;
+	struct view v;
+	struct run r;
+	uint32_t i;
+
+	pin(s->cpu);
+	for (i = 0; i < s->n; i++) {
+		uint32_t spin = 0;
+
+		atomic_fetch_add(s->turn, 1);
+		while (atomic_load(s->turn) < 2 * (i + 1) && ++spin < 1000000)
+			;
+		s->err = bed_try(s->bed, EGRESS, FORWARDED, &s->in[i], &r);
+		if (s->err)
+			break;
+		s->ports[i] = 0;
+		if (r.verdict == VERDICT_DROP)
+			continue;
+		s->wrong = frame_rewritten(&s->in[i], &r.out, true, &v);
+		if (s->wrong)
+			break;
+		s->ports[i] = v.sport;
+	}
+	atomic_fetch_add(s->turn, 2 * s->n); /* whoever ends early lets the other go on */
+	return NULL;
+}
+
+/* Runs two lists of frames side by side. */
+static void run_both(struct bed *b, const struct frame *in[2], uint16_t *ports[2], uint32_t n)
+{
+	atomic_uint turn = 0;
+	struct side s[2];
+	pthread_t t[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		s[i] = (struct side){ .bed = b,
+				      .cpu = (uint32_t)i,
+				      .in = in[i],
+				      .ports = ports[i],
+				      .n = n,
+				      .turn = &turn };
+		if (pthread_create(&t[i], NULL, side_run, &s[i]))
+			die("pthread_create failed");
+	}
+	for (i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	for (i = 0; i < 2; i++) {
+		if (s[i].err)
+			die("test run: %s", strerror(-s[i].err));
+		if (s[i].wrong)
+			die("CPU %d: %s", i, s[i].wrong);
+	}
+}
+
+#define RACE 1100
+
+static struct frame race_in[2][RACE];
+static uint16_t race_ports[2][RACE];
+
+static uint32_t count_bits(struct bed *b, uint32_t l4, uint32_t row)
+{
+	struct sluice_slice s;
+	struct sluice_block block;
+	uint32_t i, n = 0;
+
+	map_get_row(b->nat->maps.slices, row, &s);
+	for (i = 0; i < PORTS; i += 64) {
+		map_get_row(b->nat->maps.blocks, sluice_block_row(s.block_base, PORTS, l4, i),
+			    &block);
+		n += (uint32_t)__builtin_popcountll(block.bits);
+	}
+	return n;
+}
+
+static void race(enum sluice_mapping mapping, uint8_t proto, bool same_flows)
+{
+	const struct frame *in[2] = { race_in[0], race_in[1] };
+	uint16_t *ports[2] = { race_ports[0], race_ports[1] };
+	static uint8_t used[65536];
+	uint32_t side, i, given = 0, row;
+	struct bed b;
+	char name[80];
+
+	snprintf(name, sizeof(name), "mapping %d, protocol %u, %s flows", mapping, proto,
+		 same_flows ? "the same" : "different");
+	memset(used, 0, sizeof(used));
+	row = bed_scene(&b, FLOWS, pool_all(mapping));
+	for (side = 0; side < 2; side++) {
+		for (i = 0; i < RACE; i++) {
+			struct conn c = nth(proto, same_flows ? i : 2 * i + side, REMOTE);
+			struct spec s = conn_out(&c, T_SYN);
+
+			frame_build(&race_in[side][i], &s);
+		}
+	}
+	run_both(&b, in, ports, RACE);
+	for (i = 0; i < RACE; i++) {
+		if (same_flows) {
+			if (!ports[0][i] || ports[0][i] != ports[1][i])
+				die("%s: flow %u came out on %u and on %u", name, i, ports[0][i],
+				    ports[1][i]);
+		}
+		for (side = 0; side < (same_flows ? 1 : 2); side++) {
+			if (!ports[side][i])
+				continue;
+			given++;
+			if (used[ports[side][i]]++)
+				die("%s: port %u has two users", name, ports[side][i]);
+		}
+	}
+	if (given != (same_flows ? RACE : PORTS))
+		die("%s: %u flows got a port", name, given);
+	assert_int_equal(flows_count(b.nat->maps.fwd), given);
+	assert_int_equal(flows_count(b.nat->maps.rev), given);
+	assert_int_equal(bed_stats(&b, 0).created[l4_of(proto)], given);
+	if (mapping == SLUICE_EIM)
+		assert_int_equal(count_bits(&b, l4_of(proto), row), given);
+	bed_close(&b);
+}
+
+static void test_two_cpus(void **state)
+{
+	int round;
+
+	(void)state;
+	if (!two_cpus()) {
+		print_message("needs two CPUs\n");
+		skip();
+	}
+	for (round = 0; round < 4; round++) {
+		race(SLUICE_OVERLOAD, P_TCP, false);
+		race(SLUICE_OVERLOAD, P_TCP, true);
+		race(SLUICE_EIM, P_UDP, false);
+		race(SLUICE_EIM, P_UDP, true);
+	}
+}
+
+/*
+ * Flows that are used all the time keep their port and are nobody else's, while on the other CPU short-lived ones fill the
+ * slice and die, and the sweep runs.
+ */
+struct churn {
+	struct bed *bed;
+	uint32_t cpu;
+	atomic_bool *stop;
+	uint32_t given; /* out */
+	int err;
+	uint16_t stolen; /* out: a port that a steady flow has */
+	const uint16_t *steady;
+	uint32_t nsteady;
+};
+
+static void *churn_run(void *arg)
+{
+	struct churn *c = arg;
+	uint32_t i, k;
+	struct run r;
+
+	pin(c->cpu);
+	for (i = 0; !atomic_load(c->stop) && !c->stolen && !c->err; i++) {
+		struct conn conn = conn_of(P_TCP, CLIENT2 + 1000 + i / 50000,
+					   (uint16_t)(1 + i % 50000), REMOTE, 80);
+		struct spec s = conn_out(&conn, T_SYN);
+		struct frame in;
+		struct view v;
+
+		if (i % 512 == 0) {
+			LIBBPF_OPTS(bpf_test_run_opts, opts);
+
+			c->err = bpf_prog_test_run_opts(bpf_program__fd(c->bed->nat->progs.sweep),
+							&opts);
+		}
+		frame_build(&in, &s);
+		c->err = c->err ? c->err : bed_try(c->bed, EGRESS, FORWARDED, &in, &r);
+		if (c->err || r.verdict == VERDICT_DROP)
+			continue;
+		c->given++;
+		frame_view(&r.out, &v);
+		for (k = 0; k < c->nsteady; k++)
+			if (c->steady[k] == v.sport)
+				c->stolen = v.sport;
+	}
+	return NULL;
+}
+
+static void test_churn(void **state)
+{
+	enum { STEADY = 40, SECONDS = 6 };
+	static struct frame in[2][STEADY];
+	struct sluice_pool p = pool_all(SLUICE_OVERLOAD);
+	uint16_t ports[STEADY];
+	struct conn c[STEADY];
+	atomic_bool stop = false;
+	struct churn ch = { .cpu = 1, .stop = &stop, .steady = ports, .nsteady = STEADY };
+	uint64_t end, last, worst = 0;
+	const char *wrong = NULL;
+	struct spec s;
+	struct view v;
+	struct run r;
+	struct bed b;
+	pthread_t t;
+	uint32_t i;
+	int err = 0;
+
+	(void)state;
+	if (!two_cpus()) {
+		print_message("needs two CPUs\n");
+		skip();
+	}
+	p.timers = (struct sluice_timers){ 60, 1, 1, 1, 1, 2, 2, 2 };
+	bed_open(&b, 1024);
+	bed_pool(&b, 0, p);
+	bed_addr(&b, 0, SHARED, 7);
+	bed_client(&b, IP(10, 1, 0, 0), 16, 0);
+	bed_slice(&b, SHARED, 4096, SLUICE_NEVER);
+	for (i = 0; i < STEADY; i++) {
+		c[i] = nth(P_TCP, i, REMOTE);
+		conn_opens(&b, "steady", &c[i]);
+		ports[i] = c[i].port;
+		s = conn_out(&c[i], T_ACK);
+		frame_build(&in[0][i], &s);
+		s = conn_in(&c[i], T_ACK);
+		frame_build(&in[1][i], &s);
+	}
+	ch.bed = &b;
+	if (pthread_create(&t, NULL, churn_run, &ch))
+		die("pthread_create failed");
+	pin(0);
+	end = now_ns() + SECONDS * 1000000000ULL;
+	last = now_ns();
+	for (i = 0; now_ns() < end && !wrong && !err; i = (i + 1) % STEADY) {
+		worst = now_ns() - last > worst ? now_ns() - last : worst;
+		last = now_ns();
+		err = bed_try(&b, EGRESS, FORWARDED, &in[0][i], &r);
+		if (err)
+			break;
+		if (r.verdict != VERDICT_PASS)
+			wrong = "a steady flow was dropped going out";
+		else if (!(wrong = frame_rewritten(&in[0][i], &r.out, true, &v)) &&
+			 v.sport != ports[i])
+			wrong = "a steady flow moved";
+		if (wrong)
+			break;
+		err = bed_try(&b, INGRESS, FORWARDED, &in[1][i], &r);
+		if (err)
+			break;
+		if (r.verdict != VERDICT_PASS)
+			wrong = "a steady flow was dropped coming in";
+		else if (!(wrong = frame_rewritten(&in[1][i], &r.out, false, &v)) &&
+			 (v.dst != c[i].src || v.dport != c[i].sport))
+			wrong = "an answer went to somebody else";
+	}
+	atomic_store(&stop, true);
+	pthread_join(t, NULL);
+	if (err || ch.err)
+		die("test run failed");
+	if (ch.stolen)
+		die("port %u has two users", ch.stolen);
+	if (wrong)
+		die("%s (longest pause %llu ms)", wrong, (unsigned long long)(worst / 1000000));
+	/* The 88 other ports were given again and again: dead flows did go. */
+	assert_true(ch.given > 2 * 88);
+	bed_close(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fill_overload),   cmocka_unit_test(test_fill_eim),
+		cmocka_unit_test(test_protocols_apart), cmocka_unit_test(test_slices_fill),
+		cmocka_unit_test(test_spread),          cmocka_unit_test(test_block_modes),
+		cmocka_unit_test(test_two_cpus),        cmocka_unit_test(test_churn),
+	};
+
+	return cmocka_run_group_tests_name("alloc", tests, NULL, NULL);
+}

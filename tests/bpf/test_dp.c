@@ -1,0 +1,1023 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The loader: pins that outlive it, what it refuses, plans carried out on living flows, changes of mode that drain, and
+ * the reading back of flows, counters and events. Hooks have a test of their own (test_dphooks.c).
+ */
+#include "dp_test.h"
+
+#include <poll.h>
+
+#include <cap-ng.h>
+
+/* Pins */
+
+static void test_pins(void **state)
+{
+	struct dp_opts opts = lab_opts();
+	struct errtext err = { "" };
+	struct bpf_map *map;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	assert_true(dp_created(dp));
+	assert_int_equal(dp_max_flows(dp), FLOWS);
+	assert_int_equal(bpf_map__max_entries(dp->nat->maps.fwd), FLOWS);
+	assert_int_equal(bpf_map__max_entries(dp->nat->maps.rev), FLOWS);
+	bpf_object__for_each_map(map, dp->nat->obj) assert_int_equal(
+		lab_has("maps/%s", bpf_map__name(map)), !bpf_map__is_internal(map));
+	assert_false(lab_has("maps-new"));
+	assert_int_equal(dp->conf->abi, SLUICE_ABI);
+	assert_int_equal(dp->conf->event_rate, 1000000);
+	open_refused(&opts, -EBUSY, lab_dir);
+	must_close(dp);
+
+	/* The tables keep their size, the rate of events is new. */
+	opts.max_flows = 2 * FLOWS;
+	opts.event_rate = 7;
+	if (dp_open(&opts, &dp, &err))
+		die("dp_open: %s", err.s);
+	lab_dp = dp;
+	assert_false(dp_created(dp));
+	assert_int_equal(dp_max_flows(dp), FLOWS);
+	assert_int_equal(dp->conf->max_flows, FLOWS);
+	assert_int_equal(dp->conf->event_rate, 7);
+	must_close(dp);
+
+	assert_int_equal(dp_teardown(lab_dir, NULL, 0, &err), 0);
+	assert_false(lab_has("."));
+	assert_int_equal(dp_teardown(lab_dir, NULL, 0, &err), 0);
+}
+
+/* The keys that searches for ports are hidden behind differ from load to load. */
+static void test_secret(void **state)
+{
+	uint64_t first[2];
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	memcpy(first, dp->nat->rodata->secret, sizeof(first));
+	assert_true(first[0] && first[1]);
+	must_close(dp);
+	dp = must_open();
+	assert_memory_not_equal(first, dp->nat->rodata->secret, sizeof(first));
+	must_close(dp);
+}
+
+static void patch_abi(uint32_t abi)
+{
+	struct sluice_conf conf;
+	char path[DP_PATH_MAX];
+	uint32_t zero = 0;
+	int fd = bpf_obj_get(dp_path(path, "%s/maps/conf", lab_dir));
+
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_map_lookup_elem(fd, &zero, &conf), 0);
+	conf.abi = abi;
+	assert_int_equal(bpf_map_update_elem(fd, &zero, &conf, BPF_ANY), 0);
+	close(fd);
+}
+
+static void test_other_abi(void **state)
+{
+	struct dp_opts opts = lab_opts();
+
+	(void)state;
+	must_close(must_open());
+	patch_abi(4711);
+	open_refused(&opts, -EPROTONOSUPPORT, "ABI 4711, this sluiced has 1");
+	open_refused(&opts, -EPROTONOSUPPORT, "'sluiced --teardown'");
+	patch_abi(SLUICE_ABI);
+	must_close(must_open());
+}
+
+static void test_other_layout(void **state)
+{
+	struct dp_opts opts = lab_opts();
+	char path[DP_PATH_MAX], away[DP_PATH_MAX];
+	int fd;
+
+	(void)state;
+	must_close(must_open());
+	dp_path(path, "%s/maps/slices", lab_dir);
+	dp_path(away, "%s/away", lab_dir);
+	assert_int_equal(rename(path, away), 0);
+	open_refused(&opts, -EPROTONOSUPPORT, "slices is missing");
+
+	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "other", 4, 24, 1, NULL);
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_obj_pin(fd, path), 0);
+	open_refused(&opts, -EPROTONOSUPPORT, "value 24");
+	close(fd);
+
+	assert_int_equal(rename(away, path), 0);
+	must_close(must_open());
+
+	/* Something that is no data plane at all. */
+	dp_path(path, "%s/maps/conf", lab_dir);
+	assert_int_equal(unlink(path), 0);
+	open_refused(&opts, -EPROTONOSUPPORT, "no data plane of ours");
+}
+
+static void test_other_places(void **state)
+{
+	struct dp_opts opts = lab_opts();
+	char path[DP_PATH_MAX];
+	struct errtext err;
+	struct dp *dp;
+
+	(void)state;
+	opts.dir = "/dev/shm/slab-dp/x";
+	open_refused(&opts, -ENOENT, "mount -t bpf bpf /sys/fs/bpf");
+	assert_int_equal(access("/dev/shm/slab-dp", F_OK), -1);
+	opts.dir = "slab-dp";
+	open_refused(&opts, -EINVAL, "absolute");
+
+	/* Directories in between are made. */
+	opts.dir = dp_path(path, "%s/a/b", lab_dir);
+	assert_int_equal(dp_open(&opts, &dp, &err), 0);
+	dp_close(dp);
+	assert_int_equal(dp_teardown(path, NULL, 0, &err), 0);
+	assert_int_equal(rmdir(dp_path(path, "%s/a", lab_dir)), 0);
+}
+
+static void test_too_large(void **state)
+{
+	struct dp_opts opts = lab_opts();
+
+	(void)state;
+	opts.max_flows = UINT32_MAX;
+	/* The map is named, in the words of libbpf. */
+	open_refused(&opts, -E2BIG, "'fwd'");
+	assert_false(lab_has("maps"));
+	assert_false(lab_has("maps-new"));
+}
+
+static void no_capabilities(void)
+{
+	struct dp_opts opts = lab_opts();
+	struct errtext err = { "" };
+	struct dp *dp;
+
+	capng_clear(CAPNG_SELECT_BOTH);
+	if (capng_apply(CAPNG_SELECT_BOTH))
+		_exit(2);
+	if (dp_open(&opts, &dp, &err) != -EPERM)
+		_exit(3);
+	_exit(strstr(err.s, "CAP_BPF") ? 0 : 4);
+}
+
+static void test_no_capabilities(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid)
+		no_capabilities();
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* Killed between pinning and renaming: some of the maps are there under the name for unfinished ones. */
+static void test_half_pinned(void **state)
+{
+	char from[DP_PATH_MAX], to[DP_PATH_MAX];
+	struct dp *dp;
+	int fd;
+
+	(void)state;
+	must_close(must_open());
+	dp_path(from, "%s/maps", lab_dir);
+	dp_path(to, "%s/maps-new", lab_dir);
+	assert_int_equal(rename(from, to), 0);
+	assert_int_equal(unlink(dp_path(from, "%s/rev", to)), 0);
+	must_close(must_open());
+	assert_true(lab_has("maps/rev"));
+	assert_false(lab_has("maps-new"));
+
+	/* And with whole ones beside them, which count. */
+	assert_int_equal(mkdir(to, 0700), 0);
+	fd = bpf_obj_get(dp_path(from, "%s/maps/conf", lab_dir));
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_obj_pin(fd, dp_path(from, "%s/conf", to)), 0);
+	close(fd);
+	dp = must_open();
+	assert_false(dp_created(dp));
+	assert_false(lab_has("maps-new"));
+	must_close(dp);
+}
+
+/* Plans and flows */
+
+static void test_survives(void **state)
+{
+	struct conn tcp = conn_of(P_TCP, CLIENT, 5555, REMOTE, 80);
+	struct conn udp = conn_of(P_UDP, CLIENT, 6666, REMOTE, 4000);
+	struct dp_flow_cursor *c;
+	struct dp_flow flows[4];
+	struct plan *p, *again;
+	struct scene s;
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	p = must_publish(dp, &s);
+	b = bed_of(dp);
+	conn_opens(&b, "tcp", &tcp);
+	conn_sends(&b, "udp", &udp, 0);
+	must_close(dp);
+
+	dp = must_open();
+	b = bed_of(dp);
+	again = must_read(dp);
+	assert_memory_equal(again->slices, p->slices, p->n_rows * sizeof(*p->slices));
+	assert_int_equal(again->n_addrs, 1);
+	assert_memory_equal(again->addrs, p->addrs, sizeof(*p->addrs));
+	assert_int_equal(again->n_held, 1);
+	assert_memory_equal(again->held, p->held, sizeof(*p->held));
+	assert_memory_equal(again->pools, p->pools, sizeof(p->pools));
+	assert_int_equal(again->n_clients, 1);
+	assert_memory_equal(again->clients, p->clients, sizeof(*p->clients));
+	assert_int_equal(again->n_no_nat, 1);
+	assert_memory_equal(again->no_nat, p->no_nat, sizeof(*p->no_nat));
+	plan_free(again);
+	plan_free(p);
+
+	publish(dp, &s);
+	conn_sends_same(&b, "tcp again", &tcp, T_ACK);
+	conn_answers(&b, "tcp again", &tcp, T_ACK);
+	conn_sends_same(&b, "udp again", &udp, 0);
+	c = dp_flow_cursor_new();
+	assert_int_equal(dp_flows_next(dp, c, flows, 4), 2);
+	dp_flow_cursor_free(c);
+	must_close(dp);
+}
+
+/* The bit of a UDP mapping's port. */
+static bool port_bit(const struct dp *dp, uint32_t row, uint32_t l4, uint16_t port)
+{
+	const struct sluice_slice *s = dp_slice(dp, row);
+	uint32_t off = (uint32_t)port - s->first;
+	uint32_t block = sluice_block_row(s->block_base, 2048, l4, off);
+
+	return dp->blocks[block].bits >> off % SLUICE_BLOCK_PORTS & 1;
+}
+
+static uint32_t count_bits(const struct dp *dp)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < SLUICE_MAX_BLOCKS; i++)
+		n += (uint32_t)__builtin_popcountll(dp->blocks[i].bits);
+	return n;
+}
+
+static void test_slice_given_up(void **state)
+{
+	struct conn kept = conn_of(P_UDP, CLIENT, 1111, REMOTE, 80), lost[2];
+	struct plan *p;
+	struct scene s;
+	uint32_t rows[2];
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	scene_hold(&s, "default", SHARED, FIRST + 2048, 2048, 2);
+	p = must_publish(dp, &s);
+	rows[0] = (uint32_t)plan_slice_row(p, &s.rows[0].ports);
+	rows[1] = (uint32_t)plan_slice_row(p, &s.rows[1].ports);
+	plan_free(p);
+	b = bed_of(dp);
+
+	/* One slice is fenced while a client finds its port, so each has flows. */
+	dp_renew(dp, &rows[1], 1, 1);
+	conn_sends(&b, "kept", &kept, 0);
+	assert_in_range(kept.port, FIRST, FIRST + 2047);
+	dp_renew(dp, &rows[1], 1, SLUICE_NEVER);
+	dp_renew(dp, &rows[0], 1, 1);
+	lost[0] = conn_of(P_UDP, CLIENT2, 2222, REMOTE, 80);
+	lost[1] = conn_of(P_TCP, CLIENT2, 3333, REMOTE, 80);
+	conn_sends(&b, "lost", &lost[0], 0);
+	conn_opens(&b, "lost", &lost[1]);
+	assert_in_range(lost[0].port, FIRST + 2048, FIRST + 4095);
+	assert_in_range(lost[1].port, FIRST + 2048, FIRST + 4095);
+	dp_renew(dp, &rows[0], 1, SLUICE_NEVER);
+	conn_sends_same(&b, "kept", &kept, 0);
+	assert_int_equal(count_bits(dp), 2);
+
+	s.holds.n = 1;
+	publish(dp, &s);
+	assert_int_equal(dp_slice(dp, rows[1])->state, SLUICE_SLICE_NONE);
+	assert_int_equal(dp_slice(dp, rows[1])->epoch, 0);
+	conn_sends_same(&b, "kept", &kept, 0);
+	conn_answers(&b, "kept", &kept, 0);
+	conn_answers_dropped(&b, "lost", &lost[0], 0, SLUICE_DROP_foreign);
+	conn_answers_dropped(&b, "lost", &lost[1], T_ACK, SLUICE_DROP_foreign);
+	/* Nothing is left of the flows: one mapping and its session are all that there is. */
+	assert_int_equal(flows_count(dp->nat->maps.fwd), 1);
+	assert_int_equal(flows_count(dp->nat->maps.rev), 1);
+
+	/* Won again: with no port in use. */
+	scene_hold(&s, "default", SHARED, FIRST + 2048, 2048, 3);
+	p = must_publish(dp, &s);
+	assert_int_equal(plan_slice_row(p, &s.rows[1].ports), rows[1]);
+	plan_free(p);
+	assert_int_equal(count_bits(dp), 1);
+	assert_true(port_bit(dp, rows[0], SLUICE_UDP, kept.port));
+	conn_sends_same(&b, "kept", &kept, 0);
+	conn_sends_dropped(&b, "lost", &lost[1], T_ACK, SLUICE_DROP_no_flow);
+
+	/* Another epoch without a pause: the flows of the last one end. */
+	dp_renew(dp, &rows[0], 1, 1);
+	conn_sends(&b, "lost", &lost[0], 0);
+	dp_renew(dp, &rows[0], 1, SLUICE_NEVER);
+	assert_true(port_bit(dp, rows[1], SLUICE_UDP, lost[0].port));
+	s.rows[1].epoch = 4;
+	publish(dp, &s);
+	assert_int_equal(dp_slice(dp, rows[1])->epoch, 4);
+	assert_int_equal(dp_slice(dp, rows[1])->state, SLUICE_SLICE_HELD);
+	assert_int_equal(count_bits(dp), 1);
+	assert_int_equal(flows_count(dp->nat->maps.fwd), 1);
+	conn_sends_same(&b, "kept", &kept, 0);
+	must_close(dp);
+}
+
+static void test_tables(void **state)
+{
+	struct conn c = conn_of(P_UDP, CLIENT, 1111, REMOTE, 80);
+	struct conn spared = conn_of(P_UDP, CLIENT, 1113, NO_NAT, 80);
+	struct conn other = conn_of(P_UDP, OTHER, 1111, REMOTE, 80);
+	struct config_pool *p;
+	struct frame in;
+	struct scene s;
+	struct spec spec;
+	struct run r;
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	publish(dp, &s);
+	b = bed_of(dp);
+	conn_sends(&b, "client", &c, 0);
+	spec = conn_out(&spared, 0);
+	send_spec(&b, EGRESS, FORWARDED, &spec, &in, &r);
+	expect_unchanged("no-nat", &in, &r);
+	spec = conn_out(&other, 0);
+	send_spec(&b, EGRESS, FORWARDED, &spec, &in, &r);
+	expect_unchanged("nobody's client", &in, &r);
+
+	/* Another pool with another address for the other client; no-nat is gone. */
+	p = scene_pool(&s, "second", 256);
+	s.addrs[1][p->n_addresses++] = scene_addr(SHARED2);
+	s.clients[1][p->n_clients++] = scene_prefix("172.16.0.0/12");
+	s.pools[0].n_no_nat = 0;
+	scene_hold(&s, "second", SHARED2, 2048, 256, 2);
+	publish(dp, &s);
+	conn_sends_same(&b, "client", &c, 0);
+	conn_sends(&b, "no-nat", &spared, 0);
+	conn_sends(&b, "second pool", &other, 0);
+	assert_int_equal(other.outer, SHARED2);
+	assert_in_range(other.port, 2048, 2048 + 255);
+
+	/* The first pool's client goes over to the second, then the first pool goes. */
+	s.pools[0].clients[0] = scene_prefix("10.9.0.0/16");
+	s.clients[1][p->n_clients++] = scene_prefix("10.1.0.0/16");
+	publish(dp, &s);
+	conn_sends_same(&b, "client keeps its flow", &c, 0);
+	c = conn_of(P_UDP, CLIENT, 1112, REMOTE, 80);
+	conn_sends(&b, "client's next flow", &c, 0);
+	assert_int_equal(c.outer, SHARED2);
+
+	s.pools[0] = s.pools[1];
+	s.config.n_pools = 1;
+	s.rows[0] = s.rows[1];
+	s.holds.n = 1;
+	publish(dp, &s);
+	conn_sends_same(&b, "second pool", &other, 0);
+	conn_sends_same(&b, "second pool", &c, 0);
+	spec = (struct spec){ .proto = P_UDP,
+			      .src = REMOTE,
+			      .dst = SHARED,
+			      .sport = 80,
+			      .dport = FIRST,
+			      .payload = 8 };
+	send_spec(&b, INGRESS, FORWARDED, &spec, &in, &r);
+	expect_unchanged("no longer a shared address", &in, &r);
+	must_close(dp);
+}
+
+static void test_counters_of_a_name(void **state)
+{
+	struct conn c = conn_of(P_UDP, CLIENT, 1111, REMOTE, 80);
+	struct sluice_pool_stats st;
+	struct plan *p;
+	struct scene s;
+	struct bed b;
+	struct dp *dp;
+	int row;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	publish(dp, &s);
+	b = bed_of(dp);
+	conn_sends(&b, "c", &c, 0);
+	conn_answers(&b, "c", &c, 0);
+	assert_int_equal(dp_pool_stats(dp, 0, &st), 0);
+	assert_int_equal(st.out.packets, 1);
+	assert_int_equal(st.in.packets, 1);
+	assert_int_equal(st.created[SLUICE_UDP], 1);
+	publish(dp, &s);
+	assert_int_equal(dp_pool_stats(dp, 0, &st), 0);
+	assert_int_equal(st.out.packets, 1);
+
+	/* Twice another name, so that row 0 is used again. */
+	strcpy(s.pools[0].name, "second");
+	strcpy(s.rows[0].pool, "second");
+	s.rows[0].epoch++;
+	publish(dp, &s);
+	strcpy(s.pools[0].name, "third");
+	strcpy(s.rows[0].pool, "third");
+	s.rows[0].epoch++;
+	p = must_publish(dp, &s);
+	row = plan_pool_row(p, "third");
+	plan_free(p);
+	assert_int_equal(row, 0);
+	assert_int_equal(dp_pool_stats(dp, 0, &st), 0);
+	assert_int_equal(st.out.packets, 0);
+	assert_int_equal(st.created[SLUICE_UDP], 0);
+	must_close(dp);
+}
+
+static void test_deadline(void **state)
+{
+	struct conn c = conn_of(P_UDP, CLIENT, 1111, REMOTE, 80);
+	struct scene s;
+	struct plan *p;
+	struct bed b;
+	struct dp *dp;
+	uint32_t row;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	p = must_publish(dp, &s);
+	row = p->held[0];
+	plan_free(p);
+	b = bed_of(dp);
+	conn_sends(&b, "before", &c, 0);
+	dp_renew(dp, &row, 1, now_ns());
+	conn_sends_dropped(&b, "after", &c, 0, SLUICE_DROP_fenced);
+	dp_renew(dp, &row, 1, now_ns() + 3600ULL * 1000000000);
+	conn_sends_same(&b, "renewed", &c, 0);
+	/* A plan brings deadlines as well. */
+	s.rows[0].not_after_ns = now_ns();
+	publish(dp, &s);
+	conn_sends_dropped(&b, "published", &c, 0, SLUICE_DROP_fenced);
+	must_close(dp);
+}
+
+/* Random plans: what is read back is what was published, whatever was there before. */
+
+static uint64_t seed;
+
+static uint32_t rnd(uint32_t n)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (uint32_t)((seed >> 32) % n);
+}
+
+static void scene_random(struct scene *s, uint32_t *epoch)
+{
+	static const uint32_t sizes[] = { 64, 1024, 2048 };
+	char name[16], text[32];
+
+	memset(s, 0, sizeof(*s));
+	s->config.pools = s->pools;
+	s->holds.rows = s->rows;
+	for (uint32_t i = 0; i < SCENE_POOLS; i++) {
+		struct config_pool *p;
+		size_t k = s->config.n_pools;
+
+		if (!rnd(4))
+			continue;
+		snprintf(name, sizeof(name), "pool%u", i + 4 * rnd(2));
+		p = scene_pool(s, name, sizes[rnd(3)]);
+		p->mapping[SLUICE_TCP] = rnd(2) ? SLUICE_EIM : SLUICE_OVERLOAD;
+		p->mapping[SLUICE_UDP] = rnd(2) ? SLUICE_EIM : SLUICE_OVERLOAD;
+		p->filtering = (enum sluice_filtering)rnd(3);
+		for (uint32_t a = 0; a < 3; a++)
+			if (rnd(3))
+				s->addrs[k][p->n_addresses++] = scene_addr(SHARED + 4 * i + a);
+		snprintf(text, sizeof(text), "10.%u.0.0/16", i);
+		if (rnd(3))
+			s->clients[k][p->n_clients++] = scene_prefix(text);
+		snprintf(text, sizeof(text), "192.0.%u.0/24", rnd(3));
+		if (rnd(3))
+			s->no_nat[k][p->n_no_nat++] = scene_prefix(text);
+		for (size_t a = 0; a < p->n_addresses; a++)
+			for (uint32_t h = 0; h < 3; h++)
+				if (rnd(2))
+					scene_hold(s, name, ntohl(addr_v4(&p->addresses[a])),
+						   (8 + h) * 2048, p->slice_size,
+						   rnd(8) ? 1 + *epoch / 8 : ++*epoch + 8);
+	}
+}
+
+static void expect_plan(struct dp *dp, const struct plan *p)
+{
+	struct plan *is = must_read(dp);
+
+	for (uint32_t row = 0; row < SLUICE_MAX_SLICES; row++)
+		assert_memory_equal(plan_slice(is, row), plan_slice(p, row),
+				    sizeof(struct sluice_slice));
+	assert_int_equal(is->n_addrs, p->n_addrs);
+	assert_memory_equal(is->addrs, p->addrs, p->n_addrs * sizeof(*p->addrs));
+	assert_memory_equal(is->pools, p->pools, sizeof(p->pools));
+	assert_int_equal(is->n_held, p->n_held);
+	assert_memory_equal(is->held, p->held, p->n_held * sizeof(*p->held));
+	assert_int_equal(is->n_clients, p->n_clients);
+	assert_memory_equal(is->clients, p->clients, p->n_clients * sizeof(*p->clients));
+	assert_int_equal(is->n_no_nat, p->n_no_nat);
+	assert_memory_equal(is->no_nat, p->no_nat, p->n_no_nat * sizeof(*p->no_nat));
+	plan_free(is);
+
+	/* What a plan does not show: the lists that the programs walk, and the blocks. */
+	for (uint32_t pool = 0; pool < SLUICE_MAX_POOLS; pool++) {
+		const struct sluice_pool *row = dp_pool(dp, pool);
+
+		for (uint32_t i = 0; i < plan_held_count(row); i++) {
+			uint32_t slice = *dp_held_row(dp, plan_held_first(row) + i);
+
+			assert_int_equal(dp_slice(dp, slice)->state, SLUICE_SLICE_HELD);
+			assert_int_equal(dp_slice(dp, slice)->pool, pool);
+		}
+		for (uint32_t l4 = 0; l4 < SLUICE_L4_MAX; l4++)
+			assert_int_equal(row->mixed[l4], 0); /* there are no flows */
+	}
+	for (size_t i = 0; i < p->n_held; i++) {
+		const struct sluice_slice *s = &p->slices[p->held[i]];
+		uint32_t n = (uint32_t)s->last - s->first + 1;
+
+		for (uint32_t l4 = 0; l4 < SLUICE_L4_MAX; l4++)
+			for (uint32_t off = 0; off < n; off += SLUICE_BLOCK_PORTS) {
+				uint32_t at = sluice_block_row(s->block_base, n, l4, off);
+
+				assert_int_equal(dp->blocks[at].mode,
+						 p->pools[s->pool].mapping[l4] == SLUICE_EIM
+							 ? SLUICE_BLOCK_EIM
+							 : SLUICE_BLOCK_OVERLOAD);
+			}
+	}
+}
+
+static void test_random_plans(void **state)
+{
+	uint32_t epoch = 1;
+	struct plan *p;
+	struct scene s;
+	struct dp *dp;
+
+	(void)state;
+	seed = 0x9e3779b97f4a7c15;
+	dp = must_open();
+	for (int i = 0; i < 100; i++) {
+		scene_random(&s, &epoch);
+		p = must_publish(dp, &s);
+		expect_plan(dp, p);
+		plan_free(p);
+		if (!rnd(20)) {
+			must_close(dp);
+			dp = must_open();
+		}
+	}
+	must_close(dp);
+}
+
+/* Opens, publishes, closes, over and over, until it is killed. */
+static void churn(uint64_t from)
+{
+	uint32_t epoch = 1;
+	struct scene s;
+	struct dp *dp;
+
+	seed = from;
+	for (;;) {
+		dp = must_open();
+		for (int i = 0; i < 3; i++) {
+			scene_random(&s, &epoch);
+			publish(dp, &s);
+		}
+		must_close(dp);
+	}
+}
+
+static void test_killed(void **state)
+{
+	uint64_t mine = 0xd1b54a32d192ed03;
+	struct timespec nap = { 0 };
+	uint32_t epoch = 1000;
+	struct plan *p;
+	struct scene s;
+	struct dp *dp;
+
+	(void)state;
+	for (int i = 0; i < 25; i++) {
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (!pid)
+			churn(mine + (uint64_t)i);
+		seed = mine;
+		nap.tv_nsec = 1000000 + rnd(600) * 1000000L;
+		mine = seed;
+		nanosleep(&nap, NULL);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+
+		dp = must_open();
+		seed = mine + 77;
+		scene_random(&s, &epoch);
+		p = must_publish(dp, &s);
+		expect_plan(dp, p);
+		plan_free(p);
+		must_close(dp);
+	}
+}
+
+/* Changes of mapping */
+
+static uint32_t block_mode_of(const struct dp *dp, uint32_t row, uint32_t l4, uint16_t port)
+{
+	const struct sluice_slice *s = dp_slice(dp, row);
+
+	return dp->blocks[sluice_block_row(s->block_base, 2048, l4, (uint32_t)port - s->first)]
+		.mode;
+}
+
+static void drain(enum sluice_mapping from, enum sluice_mapping to)
+{
+	const uint32_t old_mode = from == SLUICE_EIM ? SLUICE_BLOCK_EIM : SLUICE_BLOCK_OVERLOAD;
+	const uint32_t new_mode = to == SLUICE_EIM ? SLUICE_BLOCK_EIM : SLUICE_BLOCK_OVERLOAD;
+	struct conn old = conn_of(P_UDP, CLIENT, 1111, REMOTE, 80), next;
+	uint32_t row, ago = 301;
+	struct scene s;
+	struct plan *p;
+	struct bed b;
+	struct dp *dp;
+
+	need_uptime(400);
+	dp = must_open();
+	scene_default(&s);
+	s.pools[0].mapping[SLUICE_UDP] = from;
+	p = must_publish(dp, &s);
+	row = p->held[0];
+	plan_free(p);
+	b = bed_of(dp);
+	conn_sends(&b, "old", &old, 0);
+	assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, old.port), old_mode);
+	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 0);
+
+	s.pools[0].mapping[SLUICE_UDP] = to;
+	publish(dp, &s);
+	assert_int_equal(dp_pool(dp, 0)->mapping[SLUICE_UDP], to);
+	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 1);
+	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_TCP], 0);
+	/* The used block is closed, all others are open already. */
+	for (uint32_t port = FIRST; port <= LAST; port += SLUICE_BLOCK_PORTS)
+		assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, (uint16_t)port),
+				 port / SLUICE_BLOCK_PORTS == old.port / SLUICE_BLOCK_PORTS
+					 ? SLUICE_BLOCK_FREE
+					 : new_mode);
+	conn_sends_same(&b, "old, draining", &old, 0);
+	conn_answers(&b, "old, draining", &old, 0);
+	for (uint16_t i = 0; i < 100; i++) {
+		next = conn_of(P_UDP, CLIENT2, (uint16_t)(2000 + i), REMOTE, 80);
+		conn_sends(&b, "new", &next, 0);
+		assert_int_not_equal(next.port / SLUICE_BLOCK_PORTS, old.port / SLUICE_BLOCK_PORTS);
+		conn_answers(&b, "new", &next, 0);
+	}
+
+	/* It goes on after a restart, and stays closed as long as it is used. */
+	must_close(dp);
+	dp = must_open();
+	b = bed_of(dp);
+	plan_free(must_read(dp));
+	for (int i = 0; i < 3; i++)
+		must_sweep(dp);
+	assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, old.port), SLUICE_BLOCK_FREE);
+	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 1);
+	conn_sends_same(&b, "old, after a restart", &old, 0);
+
+	/* And when nothing uses it any more it opens. */
+	bed_age(&b, ago + SLUICE_GRACE_S);
+	must_sweep(dp);
+	must_sweep(dp);
+	must_sweep(dp);
+	assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, old.port), new_mode);
+	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 0);
+	assert_int_equal(count_bits(dp), 0);
+	conn_sends(&b, "anew", &old, 0);
+	must_close(dp);
+}
+
+static void test_drain_to_overload(void **state)
+{
+	(void)state;
+	drain(SLUICE_EIM, SLUICE_OVERLOAD);
+}
+
+static void test_drain_to_eim(void **state)
+{
+	(void)state;
+	drain(SLUICE_OVERLOAD, SLUICE_EIM);
+}
+
+/* A change and its reversal, before anything is drained. */
+static void test_change_of_mind(void **state)
+{
+	struct conn c = conn_of(P_UDP, CLIENT, 1111, REMOTE, 80);
+	struct scene s;
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	publish(dp, &s);
+	b = bed_of(dp);
+	conn_sends(&b, "c", &c, 0);
+	s.pools[0].mapping[SLUICE_UDP] = SLUICE_OVERLOAD;
+	publish(dp, &s);
+	conn_sends_same(&b, "changed", &c, 0);
+	s.pools[0].mapping[SLUICE_UDP] = SLUICE_EIM;
+	publish(dp, &s);
+	conn_sends_same(&b, "changed back", &c, 0);
+	conn_answers(&b, "changed back", &c, 0);
+	must_close(dp);
+}
+
+/* Reading */
+
+#define LISTED 2000
+
+static void test_listing(void **state)
+{
+	static bool seen[LISTED];
+	struct dp_flow_cursor *c;
+	struct dp_flow f[7];
+	struct scene s;
+	struct bed b;
+	struct dp *dp;
+	int n, total = 0;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	publish(dp, &s);
+	b = bed_of(dp);
+	c = dp_flow_cursor_new();
+	assert_non_null(c);
+	assert_int_equal(dp_flows_next(dp, c, f, 7), 0);
+	dp_flow_cursor_free(c);
+
+	for (uint16_t i = 0; i < LISTED; i++) {
+		struct conn conn = conn_of(P_TCP, CLIENT, (uint16_t)(10000 + i), REMOTE, 80);
+
+		conn_sends(&b, "syn", &conn, T_SYN);
+	}
+	c = dp_flow_cursor_new();
+	assert_non_null(c);
+	memset(seen, 0, sizeof(seen));
+	while ((n = dp_flows_next(dp, c, f, 7)) > 0) {
+		assert_true(n <= 7);
+		for (int i = 0; i < n; i++) {
+			int at = f[i].inner_port - 10000;
+
+			assert_in_range(at, 0, LISTED - 1);
+			assert_false(seen[at]);
+			seen[at] = true;
+			assert_int_equal(f[i].proto, P_TCP);
+			assert_in_range(f[i].outer_port, FIRST, LAST);
+			assert_int_equal(f[i].state, SLUICE_STATE_OPENING);
+		}
+		total += n;
+	}
+	assert_int_equal(n, 0);
+	assert_int_equal(total, LISTED);
+	assert_int_equal(dp_flows_next(dp, c, f, 7), 0);
+	dp_flow_cursor_free(c);
+	must_close(dp);
+}
+
+static struct dp_flow only_flow(struct dp *dp)
+{
+	struct dp_flow_cursor *c = dp_flow_cursor_new();
+	struct dp_flow f[2];
+
+	assert_non_null(c);
+	assert_int_equal(dp_flows_next(dp, c, f, 2), 1);
+	dp_flow_cursor_free(c);
+	return f[0];
+}
+
+static void expect_addr(const struct addr *a, uint32_t ip)
+{
+	struct addr want = scene_addr(ip);
+
+	assert_memory_equal(a, &want, sizeof(want));
+}
+
+static void test_one_flow(void **state)
+{
+	struct conn tcp = conn_of(P_TCP, CLIENT, 5555, REMOTE, 443);
+	struct conn udp = conn_of(P_UDP, CLIENT, 6666, REMOTE, 53);
+	struct dp_flow f;
+	struct scene s;
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	publish(dp, &s);
+	b = bed_of(dp);
+	conn_opens(&b, "tcp", &tcp);
+	f = only_flow(dp);
+	assert_int_equal(f.pool, 0);
+	assert_int_equal(f.proto, P_TCP);
+	assert_false(f.local);
+	assert_false(f.eim);
+	expect_addr(&f.inner, CLIENT);
+	expect_addr(&f.outer, SHARED);
+	expect_addr(&f.remote, REMOTE);
+	assert_int_equal(f.inner_port, 5555);
+	assert_int_equal(f.remote_port, 443);
+	assert_int_equal(f.outer_port, tcp.port);
+	assert_string_equal(dp_flow_state_name(f.state), "established");
+	assert_in_range(f.expires_s, 7430, 7440);
+
+	/* Dead, if not swept: not listed. */
+	s.rows[0].epoch++;
+	publish(dp, &s);
+	conn_sends(&b, "udp", &udp, 0);
+	f = only_flow(dp);
+	assert_int_equal(f.proto, P_UDP);
+	assert_true(f.eim);
+	expect_addr(&f.remote, REMOTE);
+	/* The filtering does not tell remote ports apart; this is the first one. */
+	assert_int_equal(f.remote_port, 53);
+	assert_string_equal(dp_flow_state_name(f.state), "active");
+	assert_in_range(f.expires_s, 20, 30);
+	must_close(dp);
+}
+
+static void test_use(void **state)
+{
+	uint32_t used[SLUICE_L4_MAX], row;
+	struct sluice_sweep sw;
+	struct plan *p;
+	struct scene s;
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	p = must_publish(dp, &s);
+	row = p->held[0];
+	plan_free(p);
+	b = bed_of(dp);
+	dp_slice_used(dp, row, used);
+	assert_int_equal(used[SLUICE_UDP], 0);
+	for (uint16_t i = 0; i < 150; i++) {
+		struct conn c = conn_of(P_UDP, CLIENT, (uint16_t)(2000 + i), REMOTE, 80);
+
+		conn_sends(&b, "udp", &c, 0);
+		if (i < 20) {
+			c = conn_of(P_TCP, CLIENT, (uint16_t)(2000 + i), REMOTE, 80);
+			conn_sends(&b, "tcp", &c, T_SYN);
+		}
+	}
+	sw = must_sweep(dp);
+	assert_int_equal(sw.flows[SLUICE_UDP], 150);
+	assert_int_equal(sw.flows[SLUICE_TCP], 20);
+	dp_slice_used(dp, row, used);
+	assert_int_equal(used[SLUICE_UDP], 150);
+	assert_int_equal(used[SLUICE_TCP], 20);
+	assert_int_equal(used[SLUICE_ICMP], 0);
+	dp_slice_used(dp, row + 1, used);
+	assert_int_equal(used[SLUICE_UDP], 0);
+	assert_in_range(dp->conf->swept_s, now_s() - 10, now_s());
+	must_close(dp);
+}
+
+static void count_event(const struct sluice_event *e, void *arg)
+{
+	assert_int_equal(e->kind, SLUICE_EVENT_DROP);
+	assert_int_equal(e->reason, SLUICE_DROP_escape);
+	++*(int *)arg;
+}
+
+static bool events_wait(const struct dp *dp)
+{
+	struct pollfd p = { .fd = dp_events_fd(dp), .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+static void test_counters_and_events(void **state)
+{
+	struct spec escape = {
+		.proto = P_UDP, .src = SHARED, .dst = REMOTE, .sport = 9, .dport = 9, .payload = 8
+	};
+	struct sluice_event_stats es[SLUICE_EVENT_ROWS];
+	struct sluice_count drops[SLUICE_REASON_MAX];
+	const int row = SLUICE_EVENT_MAX + SLUICE_DROP_escape;
+	struct frame in;
+	struct scene s;
+	struct run r;
+	struct bed b;
+	struct dp *dp;
+	int n = 0;
+
+	(void)state;
+	dp = must_open();
+	scene_default(&s);
+	publish(dp, &s);
+	b = bed_of(dp);
+	assert_false(events_wait(dp));
+	for (int i = 0; i < 5; i++) {
+		send_spec(&b, EGRESS, MADE_HERE, &escape, &in, &r);
+		assert_int_equal(r.verdict, VERDICT_DROP);
+	}
+	assert_int_equal(dp_drops(dp, drops), 0);
+	for (uint32_t i = 0; i < SLUICE_REASON_MAX; i++)
+		assert_int_equal(drops[i].packets, i == SLUICE_DROP_escape ? 5 : 0);
+	assert_int_equal(drops[SLUICE_DROP_escape].bytes, 5 * in.len);
+	assert_string_equal(dp_reason_name(SLUICE_DROP_escape), "escape");
+	assert_non_null(strstr(dp_reason_help(SLUICE_DROP_escape), "slices"));
+	assert_int_equal(dp_event_stats(dp, es), 0);
+	assert_int_equal(es[row].sent, 5);
+	assert_int_equal(es[row].in_window, 0);
+
+	/* In portions. */
+	assert_true(events_wait(dp));
+	assert_int_equal(dp_events_poll(dp, count_event, &n, 2), 2);
+	assert_int_equal(n, 2);
+	assert_true(events_wait(dp));
+	assert_int_equal(dp_events_poll(dp, count_event, &n, 0), 0);
+
+	/* What waits is still there for the next daemon. */
+	must_close(dp);
+	dp = must_open();
+	assert_true(events_wait(dp));
+	assert_int_equal(dp_events_poll(dp, count_event, &n, 100), 3);
+	assert_int_equal(n, 5);
+	assert_int_equal(dp_events_poll(dp, count_event, &n, 100), 0);
+	assert_false(events_wait(dp));
+	must_close(dp);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(test_pins, lab_clean),
+		cmocka_unit_test_teardown(test_secret, lab_clean),
+		cmocka_unit_test_teardown(test_other_abi, lab_clean),
+		cmocka_unit_test_teardown(test_other_layout, lab_clean),
+		cmocka_unit_test_teardown(test_other_places, lab_clean),
+		cmocka_unit_test_teardown(test_too_large, lab_clean),
+		cmocka_unit_test_teardown(test_no_capabilities, lab_clean),
+		cmocka_unit_test_teardown(test_half_pinned, lab_clean),
+		cmocka_unit_test_teardown(test_survives, lab_clean),
+		cmocka_unit_test_teardown(test_slice_given_up, lab_clean),
+		cmocka_unit_test_teardown(test_tables, lab_clean),
+		cmocka_unit_test_teardown(test_counters_of_a_name, lab_clean),
+		cmocka_unit_test_teardown(test_deadline, lab_clean),
+		cmocka_unit_test_teardown(test_random_plans, lab_clean),
+		cmocka_unit_test_teardown(test_killed, lab_clean),
+		cmocka_unit_test_teardown(test_drain_to_overload, lab_clean),
+		cmocka_unit_test_teardown(test_drain_to_eim, lab_clean),
+		cmocka_unit_test_teardown(test_change_of_mind, lab_clean),
+		cmocka_unit_test_teardown(test_listing, lab_clean),
+		cmocka_unit_test_teardown(test_one_flow, lab_clean),
+		cmocka_unit_test_teardown(test_use, lab_clean),
+		cmocka_unit_test_teardown(test_counters_and_events, lab_clean),
+	};
+
+	return cmocka_run_group_tests(tests, lab_open, lab_clean);
+}
