@@ -103,10 +103,10 @@ $(B)/fault/sluiced: $(B)/fault/sluiced.o $(B)/fault/core.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
-$(B)/tools/%: tests/tools/%.c
+$(B)/tools/%: tests/tools/%.c $(B)/obj/core.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -lpthread
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< $(B)/obj/core.a $(LIBS) -o $@ -lpthread
 
 $(B)/unit/%: tests/unit/test_%.c $(B)/san/core.a
 	$(call say,CC,$@)

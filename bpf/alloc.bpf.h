@@ -131,7 +131,8 @@ static long try_overload(__u32 i, struct alloc_loop *l)
 		return 0;
 	a->rk.dport = bpf_htons(a->first + off);
 	r = bpf_map_lookup_elem(&rev, &a->rk);
-	if (r && (rev_alive(&a->rk, r, a->now_s, 0) || !rev_reclaim(&a->rk, r)))
+	/* With grace: where it ends just now, another CPU may still be sending on it. */
+	if (r && (rev_alive(&a->rk, r, a->now_s, SLUICE_GRACE_S) || !rev_reclaim(&a->rk, r)))
 		return 0;
 	err = bpf_map_update_elem(&rev, &a->rk, &a->val, BPF_NOEXIST);
 	if (err == -EEXIST)

@@ -55,25 +55,24 @@ static __always_inline void count_created(__u32 pool, __u8 l4)
 		st->created[l4 & 3]++;
 }
 
-/* Endpoint-independent TCP: let remote ends in that the filtering allows. The entry lives as its mapping does. */
-GLOBAL int permit_add(const struct sluice_flow_key *session, const struct sluice_flow *val,
-		      __u8 filtering)
+/*
+ * Endpoint-independent TCP: let remote ends in that the filtering allows. The entry lives as its mapping does. Turns the session's key
+ * and value into the entry's own.
+ */
+GLOBAL int permit_add(struct sluice_flow_key *rk, struct sluice_flow *val, __u8 filtering)
 {
-	struct sluice_flow_key rk;
-	struct sluice_flow v, *r;
+	struct sluice_flow *r;
 
-	if (!session || !val)
+	if (!rk || !val)
 		return -1;
-	rk = *session;
-	v = *val;
-	rev_key_mask(&rk, filtering);
-	v.flags |= SLUICE_FLOW_PERMIT;
-	r = bpf_map_lookup_elem(&rev, &rk);
-	if (r && (r->flags & SLUICE_FLOW_PERMIT) && addr_eq(&r->addr, &v.addr) &&
-	    r->port == v.port && r->epoch == v.epoch)
+	rev_key_mask(rk, filtering);
+	val->flags |= SLUICE_FLOW_PERMIT;
+	r = bpf_map_lookup_elem(&rev, rk);
+	if (r && (r->flags & SLUICE_FLOW_PERMIT) && addr_eq(&r->addr, &val->addr) &&
+	    r->port == val->port && r->epoch == val->epoch)
 		return 0;
 	/* Of a mapping that had the port before: dead, or this port would not be ours. */
-	return bpf_map_update_elem(&rev, &rk, &v, BPF_ANY);
+	return bpf_map_update_elem(&rev, rk, val, BPF_ANY);
 }
 
 static __always_inline __u32 *lpm_find(void *map, __u32 pool, const union sluice_addr *addr)
@@ -311,6 +310,7 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 	struct sluice_pool *pool = pool_of(pool_row);
 	__u32 zero = 0;
 	struct alloc *a = bpf_map_lookup_elem(&scratch, &zero);
+	struct sluice_pool_stats *st = pool_stats_of(pool_row);
 	struct sluice_flow *f;
 	bool eim;
 	int step;
@@ -332,16 +332,19 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 	if ((step == SLUICE_DROP_no_port || step == SLUICE_DROP_table_full) &&
 	    sweep_in_absence(p->now.s))
 		step = flow_begin(skb, p, a, pool_row, only_row);
-	if (step != STEP_OK) {
-		struct sluice_pool_stats *st = pool_stats_of(pool_row);
-
-		if (st)
-			st->refused[p->l4 & 3]++;
-		return step;
+	if (step == STEP_OK) {
+		f = bpf_map_lookup_elem(&fwd, &a->fk);
+		step = f ? flow_out(skb, p, &a->fk, f) : STEP_NONE;
+		if (step == STEP_NONE)
+			step = SLUICE_DROP_table_full;
+		/* A mapping whose first session found no room would keep its port for nothing. */
+		if (step == SLUICE_DROP_table_full && f && (f->flags & SLUICE_FLOW_EIM) &&
+		    !f->sessions)
+			mapping_reclaim(&a->fk, f);
 	}
-	f = bpf_map_lookup_elem(&fwd, &a->fk);
-	step = f ? flow_out(skb, p, &a->fk, f) : SLUICE_DROP_table_full;
-	return step == STEP_NONE ? SLUICE_DROP_table_full : step;
+	if (step != STEP_OK && st)
+		st->refused[p->l4 & 3]++;
+	return step;
 }
 
 /* Forwarded packets. */

@@ -53,13 +53,15 @@
 #   edge_silent_count EDGE      packets that came for it so far
 #   offload HOST DEV on|off     transmit checksum and segmentation offload
 #
-# Environment: LAB_BUILD (default: build/ of this tree), LAB_STATE (default: /run/sluice-lab).
+# Environment: LAB_BUILD (default: build/ of this tree), LAB_STATE (default: /run/sluice-lab),
+# LAB_WAIT (seconds to wait for another lab to end, default 0). File descriptor 9 is the lock.
 
 PATH=$PATH:/usr/sbin:/sbin
 
 LAB_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LAB_BUILD=${LAB_BUILD:-$LAB_ROOT/build}
 LAB_STATE=${LAB_STATE:-/run/sluice-lab}
+LAB_WAIT=${LAB_WAIT:-0}
 LAB_BPFFS=/sys/fs/bpf
 
 SLUICED=$LAB_BUILD/sluiced
@@ -124,7 +126,7 @@ lab_lock() {
 
 	[[ -z $LAB_LOCK ]] || return 0
 	exec 9<>"$file"
-	if ! flock -n 9; then
+	if ! flock -w "$LAB_WAIT" 9; then
 		holder=$(<"$file")
 		# A holder that is dead has at most left a short command behind.
 		if [[ -e /proc/$holder ]] || ! flock -w 30 9; then

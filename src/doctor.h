@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * "sluice doctor": can this machine run sluice, and will it do what the configuration says? Looks and changes nothing; works
- * with the daemon down and as any user, who is then told what could not be seen. Ids besides those of
- * hostplan_judge(): config, host, kernel.release, kernel.btf, kernel.tcx, kernel.jit, kernel.unprivileged_bpf,
- * bpffs, capabilities, nat.rules, nat.conntrack.
+ * "sluice doctor": can this machine run sluice, and will it do what the configuration says? Looks
+ * and changes nothing; works with the daemon down and as any user, who is then told what could not
+ * be seen. Ids besides those of hostplan_judge(): config, host, kernel.release, kernel.btf,
+ * kernel.tcx, kernel.jit, kernel.unprivileged_bpf, bpffs, capabilities, nat.rules, nat.conntrack.
  */
 #ifndef DOCTOR_H
 #define DOCTOR_H
@@ -38,8 +38,8 @@ void doctor_judge(const struct doctor_facts *f, struct findings *out);
 void doctor_run(const struct config *c, struct findings *out);
 
 /*
- * Print the findings, for people with a line that sums up, or as JSON (findings_print()). Returns the command's exit code: 0, or 2
- * when one is an error or the output could not be written.
+ * Print the findings, for people with a line that sums up, or as JSON (findings_print()). Returns
+ * the command's exit code: 0, or 2 when one is an error or the output could not be written.
  */
 int doctor_print(FILE *f, const struct findings *fs, bool json);
 

@@ -59,7 +59,7 @@ int dp_read_plan(struct dp *dp, struct plan **ret, struct errtext *err);
  * Make next true, writing only what differs. next was built against what is in the maps now (dp_read_plan(), or the last
  * plan that was published). At no moment can a packet use a row that is half written, or a slice that is given up,
  * and a slice that goes on is not interrupted. When this returns, no flow of what was given up is left. Waits for RCU grace
- * periods, some 10 ms each, if more than deadlines changed.
+ * periods, which take milliseconds, if more than deadlines changed.
  *
  * A change of a pool's mapping begins to drain: blocks of ports which flows of the old mapping use stay closed to new flows
  * until a dp_sweep() finds them unused. dp_pool() shows in mixed[] what still drains.
@@ -76,10 +76,7 @@ const struct sluice_pool *dp_pool(const struct dp *dp, uint32_t row);
 /* The same of the slices. */
 const struct sluice_slice *dp_slice(const struct dp *dp, uint32_t row);
 
-/*
- * Take dead flows out, note which ports are in use, and open drained blocks. ret may be NULL. Takes about 0.1 s for a
- * million flows.
- */
+/* Take dead flows out, note which ports are in use, and open drained blocks. ret may be NULL. */
 int dp_sweep(struct dp *dp, struct sluice_sweep *ret, struct errtext *err);
 /* Ports of a held row that flows used in the last dp_sweep(), by enum sluice_l4. All 0 for other rows. */
 void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX]);

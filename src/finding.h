@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a check found, for people and scripts: a stable id, how bad it is, what was seen and what to do.
- * A list only grows. Running out of memory is kept in the list, so that checks need no error paths of their own.
+ * What a check found, for people and scripts: a stable id, how bad it is, what was seen and what to
+ * do. A list only grows. Running out of memory is kept in the list, so that checks need no error
+ * paths of their own.
  */
 #ifndef FINDING_H
 #define FINDING_H
@@ -18,7 +19,7 @@ enum severity {
 	FINDING_SEVERITIES,
 };
 
-#define FINDING_TEXT_LEN 320
+#define FINDING_TEXT_LEN 512 /* as ERRTEXT_LEN: error texts become findings */
 
 struct finding {
 	char id[32]; /* "sysctl.ip_forward": never renamed, several findings may share one */
@@ -48,8 +49,8 @@ enum severity findings_worst(const struct findings *fs);
 const char *severity_name(enum severity s);
 
 /*
- * Print the list: a line each, the advice indented below it; or with json one document
- * {"worst": "warn", "findings": [{"id", "severity", "text", "advice"}]}. Returns 0 or -errno.
+ * Print the list: a line each, the advice indented below it; or with json one document {"worst":
+ * "warn", "findings": [{"id", "severity", "text", "advice"}]}. Returns 0 or -errno.
  */
 int findings_print(FILE *f, const struct findings *fs, bool json);
 

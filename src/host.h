@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The host that shared addresses live on: finding the uplinks and hearing of their changes, and preparing routes and
- * sysctls (hostplan.h says which and why). Only what the configuration allows is changed, every change is told to a
- * recorder before it is made, and host_restore() takes it back, also after a crash at any point.
+ * The host that shared addresses live on: finding the uplinks and hearing of their changes, and
+ * preparing routes and sysctls (hostplan.h says which and why). Only what the configuration allows
+ * is changed, every change is told to a recorder before it is made, and host_restore() takes it
+ * back, also after a crash at any point.
  *
- * A session belongs to the network namespace that the thread was in at host_open(). The sysctls are those of the
- * namespace that the calling thread is in, so use it from there.
+ * A session belongs to the network namespace that the thread was in at host_open(). The sysctls are
+ * those of the namespace that the calling thread is in, so use it from there.
  *
  * Crash points (fault.h): host.apply and host.restore, before each change and each undoing.
  */
@@ -38,9 +39,10 @@ struct host_link {
 };
 
 /*
- * Find the uplinks: ret[i] is names[i], n at most CONFIG_UPLINKS_MAX. An uplink that is down is fine. Returns 0, -ENODEV for
- * a name that no link has (the text lists those there are), -ENOTSUP for one that is not Ethernet, other -errno.
- * On success host_link_event() reports about these names from now on.
+ * Find the uplinks: ret[i] is names[i], n at most CONFIG_UPLINKS_MAX. An uplink that is down is
+ * fine. Returns 0, -ENODEV for a name that no link has (the text lists those there are), -ENOTSUP
+ * for one that is not Ethernet, other -errno. On success host_link_event() reports about these
+ * names from now on.
  */
 int host_links(struct host_session *h, char *const names[], size_t n, struct host_link ret[],
 	       struct errtext *err);
@@ -62,14 +64,16 @@ int host_link_fd(const struct host_session *h);
 int host_link_event(struct host_session *h, struct host_link_event *ret);
 
 /*
- * What host_prepare() would change now, in the order to do it; none when all is well. Free with free(). Returns 0 or -errno.
+ * What host_prepare() would change now, in the order to do it; none when all is well. Free with
+ * free(). Returns 0 or -errno.
  */
 int host_plan(struct host_session *h, const struct config *c, struct host_change **ret,
 	      size_t *ret_n, struct errtext *err);
 
 /*
- * Is told of all changes before the first one is made; returns 0, or -errno (and fills err) and then none is made. What
- * it is told may be the same as what it has from an earlier run that was cut short: it keeps the older "was".
+ * Is told of all changes before the first one is made; returns 0, or -errno (and fills err) and
+ * then none is made. What it is told may be the same as what it has from an earlier run that was
+ * cut short: it keeps the older "was".
  */
 struct host_recorder {
 	int (*record)(void *arg, const struct host_change *changes, size_t n, struct errtext *err);
@@ -77,9 +81,10 @@ struct host_recorder {
 };
 
 /*
- * Bring the host into the state that the configuration asks for, as far as it allows to. Does nothing where all is well, so it
- * can be called again at any time (at start, on reload, when an uplink has appeared again). Returns 0 or -errno with a
- * text that names what could not be changed; changes made before that stay, and are recorded.
+ * Bring the host into the state that the configuration asks for, as far as it allows to. Does
+ * nothing where all is well, so it can be called again at any time (at start, on reload, when an
+ * uplink has appeared again). Returns 0 or -errno with a text that names what could not be changed;
+ * changes made before that stay, and are recorded.
  */
 int host_prepare(struct host_session *h, const struct config *c, const struct host_recorder *rec,
 		 struct errtext *err);
@@ -88,10 +93,11 @@ int host_apply(struct host_session *h, const struct host_change *changes, size_t
 	       struct errtext *err);
 
 /*
- * Undo changes in the order given, which is the latest first (as store_host_list() has them). What is already as it was is fine, so a
- * restore that was cut short can be repeated. What somebody has changed since is left alone and reported (restore.sysctl,
- * restore.route: warn). done[i] is set to whether the record of changes[i] can be forgotten. Returns 0, or the first
- * -errno when something could not be undone, which is reported as an error.
+ * Undo changes in the order given, which is the latest first (as store_host_list() has them). What
+ * is already as it was is fine, so a restore that was cut short can be repeated. What somebody has
+ * changed since is left alone and reported (restore.sysctl, restore.route: warn). done[i] is set to
+ * whether the record of changes[i] can be forgotten. Returns 0, or the first -errno when something
+ * could not be undone, which is reported as an error.
  */
 int host_restore(struct host_session *h, const struct host_change *changes, size_t n, bool done[],
 		 struct findings *out);
@@ -101,16 +107,16 @@ int host_check(struct host_session *h, const struct config *c, struct findings *
 	       struct errtext *err);
 
 /*
- * The source address that the kernel takes towards dst (IPv4) by itself, and the interface. -ENETUNREACH, -EHOSTUNREACH
- * and the like when there is no way.
+ * The source address that the kernel takes towards dst (IPv4) by itself, and the interface.
+ * -ENETUNREACH, -EHOSTUNREACH and the like when there is no way.
  */
 int host_src_towards(struct host_session *h, const struct addr *dst, struct addr *ret_src,
 		     int *ret_ifindex);
 
 /*
- * Do chains of type nat exist in the namespace (nf_tables, including what iptables-nft made)? Writes their names to buf, "inet nat
- * postrouting" and so on, cut to size, and their number to *ret_n. -EPERM without CAP_NET_ADMIN, other -errno where
- * the kernel has no nf_tables.
+ * Do chains of type nat exist in the namespace (nf_tables, including what iptables-nft made)?
+ * Writes their names to buf, "inet nat postrouting" and so on, cut to size, and their number to
+ * *ret_n. -EPERM without CAP_NET_ADMIN, other -errno where the kernel has no nf_tables.
  */
 int host_nat_chains(char *buf, size_t size, size_t *ret_n);
 

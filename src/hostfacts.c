@@ -2,8 +2,8 @@
 #include "hostfacts.h"
 
 #include <errno.h>
-#include <net/if_arp.h>
 #include <linux/rtnetlink.h>
+#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

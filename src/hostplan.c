@@ -41,8 +41,9 @@ int host_change_set(struct host_change *ret, const char *kind, const char *key, 
 }
 
 /*
- * The per-interface settings of an uplink. good() is given what counts, the larger one of "all" and the interface (IN_DEV_MAXCONF
- * in the kernel), so a setting can be made good on the interface unless "all" is above it.
+ * The per-interface settings of an uplink. good() is given what counts, the larger one of "all" and
+ * the interface (IN_DEV_MAXCONF in the kernel), so a setting can be made good on the interface
+ * unless "all" is above it.
  */
 struct conf_rule {
 	const char *id;

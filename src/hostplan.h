@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a host needs so that shared addresses work on it, decided from facts that host.c has read: no I/O here.
+ * What a host needs so that shared addresses work on it, decided from facts that host.c has read:
+ * no I/O here.
  *
- * - Every shared address has a `local` route on lo (table local), so that sockets can bind it and replies are taken in.
- * - With that route the kernel answers ARP requests for the address on every interface whose arp_ignore is 0, and puts
- *   it into its own ARP requests where arp_announce is not 2. Several machines share the address, so on an uplink
- *   either one moves the neighbours' traffic to the wrong machine. These two are set before a route is added.
+ * - Every shared address has a `local` route on lo (table local), so that sockets can bind it and
+ *   replies are taken in.
+ * - With that route the kernel answers ARP requests for the address on every interface whose
+ *   arp_ignore is 0, and puts it into its own ARP requests where arp_announce is not 2. Several
+ *   machines share the address, so on an uplink either one moves the neighbours' traffic to the
+ *   wrong machine. These two are set before a route is added.
  * - ip_forward, when a pool has clients.
- * - rp_filter: loose (2) or off (0) always does. Strict (1) drops what arrives on an uplink from where the route
- *   back leads elsewhere. It does no harm on an uplink that the default route leads out of, and none on inner
- *   interfaces: clients' packets come in where the route back to them goes out.
- * - ip_local_port_range decides which ports of a slice a socket can be given by number 0. It is shared by all programs of
- *   the host, so it is reported and never changed.
+ * - rp_filter: loose (2) or off (0) always does. Strict (1) drops what arrives on an uplink from
+ *   where the route back leads elsewhere. It does no harm on an uplink that the default route leads
+ *   out of, and none on inner interfaces: clients' packets come in where the route back to them
+ *   goes out.
+ * - ip_local_port_range decides which ports of a slice a socket can be given by number 0. It is
+ *   shared by all programs of the host, so it is reported and never changed.
  */
 #ifndef HOSTPLAN_H
 #define HOSTPLAN_H
@@ -78,9 +82,10 @@ struct host_facts {
 	bool has_clients;
 	int ip_forward;
 	/*
-	 * Writing ip_forward writes more than that: forwarding of every interface and of "default", and accept_redirects of
-	 * "all", to the opposite. What would not come back by itself is kept: interfaces (or "default") that forward
-	 * while ip_forward is 0, and the value of net.ipv4.conf.all.accept_redirects.
+	 * Writing ip_forward writes more than that: forwarding of every interface and of "default",
+	 * and accept_redirects of "all", to the opposite. What would not come back by itself is
+	 * kept: interfaces (or "default") that forward while ip_forward is 0, and the value of
+	 * net.ipv4.conf.all.accept_redirects.
 	 */
 	char (*forwarding)[IFNAMSIZ];
 	size_t n_forwarding;
@@ -117,29 +122,30 @@ int host_change_set(struct host_change *ret, const char *kind, const char *key, 
 		    const char *now);
 
 /*
- * The changes that the configuration allows and the facts ask for, in the order to make them; undo them backwards. None
- * when all is well. Free with free(). Returns 0 or -ENOMEM. What is wrong and can't be changed is for
- * hostplan_judge() to say.
+ * The changes that the configuration allows and the facts ask for, in the order to make them; undo
+ * them backwards. None when all is well. Free with free(). Returns 0 or -ENOMEM. What is wrong and
+ * can't be changed is for hostplan_judge() to say.
  */
 int hostplan_changes(const struct host_facts *f, const struct config *c, struct host_change **ret,
 		     size_t *ret_n);
 
 /*
- * Does the configuration still call for a change that was made earlier? If not (an address or an uplink is gone), it is
- * to be undone.
+ * Does the configuration still call for a change that was made earlier? If not (an address or an
+ * uplink is gone), it is to be undone.
  */
 bool hostplan_wanted(const struct host_change *change, const struct config *c);
 
 /*
- * Say what is right and what is wrong. What sluiced would change by itself when it starts is a warning, what somebody else must
- * change an error. Ids: uplink, uplink.state, route.local, route.clients, sysctl.ip_forward, sysctl.rp_filter,
- * sysctl.arp_ignore, sysctl.arp_announce, sysctl.port_range, sysctl.reserved_ports, ipv6.
+ * Say what is right and what is wrong. What sluiced would change by itself when it starts is a
+ * warning, what somebody else must change an error. Ids: uplink, uplink.state, route.local,
+ * route.clients, sysctl.ip_forward, sysctl.rp_filter, sysctl.arp_ignore, sysctl.arp_announce,
+ * sysctl.port_range, sysctl.reserved_ports, ipv6.
  */
 void hostplan_judge(const struct host_facts *f, const struct config *c, struct findings *out);
 
 /*
- * How many ports of first to last are in a list such as "8080,9000-9010" (ip_local_reserved_ports). -EINVAL for what
- * is no such list.
+ * How many ports of first to last are in a list such as "8080,9000-9010" (ip_local_reserved_ports).
+ * -EINVAL for what is no such list.
  */
 int hostplan_ports_in(const char *list, uint16_t first, uint16_t last, unsigned int *ret);
 

@@ -41,7 +41,7 @@ static uint16_t checksum(const uint8_t *p, size_t len)
 	return (uint16_t)~sum;
 }
 
-/* Not "this network", loopback, multicast, reserved or limited broadcast. A subnet's broadcast can't be told from here. */
+/* Neither "this network", loopback, multicast, reserved nor broadcast. A subnet's can't be told. */
 static bool source_is_host(uint32_t a)
 {
 	return a >> 24 != 0 && a >> 24 != 127 && a < 0xe0000000;
@@ -53,8 +53,9 @@ static bool destination_is_host(uint32_t a)
 }
 
 /*
- * Options that contradict themselves are as bad as a bad header. A source route means that the destination in the header
- * is not where the packet was meant to end, and would ask for the reverse route in the answer: no answer.
+ * Options that contradict themselves are as bad as a bad header. A source route means that the
+ * destination in the header is not where the packet was meant to end, and would ask for the reverse
+ * route in the answer: no answer.
  */
 static bool options_fine(const uint8_t *opt, size_t len)
 {

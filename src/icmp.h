@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The answer to a client whose new flow is refused: ICMP destination unreachable, "communication administratively
- * prohibited" (RFC 792; RFC 1812 5.2.7.1). Building is pure; sending uses a raw socket of the calling thread's namespace.
+ * The answer to a client whose new flow is refused: ICMP destination unreachable, "communication
+ * administratively prohibited" (RFC 792; RFC 1812 5.2.7.1). Building is pure; sending uses a raw
+ * socket of the calling thread's namespace.
  */
 #ifndef ICMP_H
 #define ICMP_H
@@ -13,14 +14,15 @@
 #define ICMP_MSG_MAX   (8 + ICMP_QUOTE_MAX)
 
 /*
- * Build the message for a refused IPv4 packet. snap holds the packet's first snap_len bytes, from its IP header on;
- * what lies behind the packet's total length is not looked at. The quote is as long as snap, packet and
- * ICMP_QUOTE_MAX allow (RFC 1812 4.3.2.3). On success buf holds *ret_len bytes, the ICMP header first, checksum done, and
- * *ret_dst_be is where it must go, the packet's source (network byte order). Returns 0, or -EINVAL for what must
- * not be answered (RFC 1122 3.2.2, RFC 1812 4.3.2.7) or can't be quoted: not IPv4, a header that contradicts itself or
- * has a wrong checksum, less than the header and 8 bytes of a packet that has them, a fragment other than the first, an ICMP
- * message that is no query or reply, a source that names no single host, a destination that is no single host,
- * a source route.
+ * Build the message for a refused IPv4 packet. snap holds the packet's first snap_len bytes, from
+ * its IP header on; what lies behind the packet's total length is not looked at. The quote is as
+ * long as snap, packet and ICMP_QUOTE_MAX allow (RFC 1812 4.3.2.3). On success buf holds *ret_len
+ * bytes, the ICMP header first, checksum done, and *ret_dst_be is where it must go, the packet's
+ * source (network byte order). Returns 0, or -EINVAL for what must not be answered (RFC 1122 3.2.2,
+ * RFC 1812 4.3.2.7) or can't be quoted: not IPv4, a header that contradicts itself or has a wrong
+ * checksum, less than the header and 8 bytes of a packet that has them, a fragment other than the
+ * first, an ICMP message that is no query or reply, a source that names no single host, a
+ * destination that is no single host, a source route.
  */
 int icmp_unreachable_build(const uint8_t *snap, size_t snap_len, uint8_t buf[ICMP_MSG_MAX],
 			   size_t *ret_len, uint32_t *ret_dst_be);
@@ -28,8 +30,8 @@ int icmp_unreachable_build(const uint8_t *snap, size_t snap_len, uint8_t buf[ICM
 /* A raw ICMP socket that only sends. Needs CAP_NET_RAW. Returns a file descriptor to close, or -errno. */
 int icmp_open(void);
 /*
- * Send one message; the kernel chooses the source address towards dst and puts the IP header in front. Never blocks:
- * -EAGAIN when the socket's buffer is full. Returns 0 or -errno.
+ * Send one message; the kernel chooses the source address towards dst and puts the IP header in
+ * front. Never blocks: -EAGAIN when the socket's buffer is full. Returns 0 or -errno.
  */
 int icmp_send(int fd, const uint8_t *msg, size_t len, uint32_t dst_be);
 

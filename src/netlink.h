@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Links, routes and NAT chains of one network namespace, by netlink: the one place that knows libnl. Sockets stay in the
- * namespace that the calling thread was in when they were opened. Functions return 0 or -errno as the kernel gave
- * it; a dump that the kernel reports as interrupted gives -EAGAIN after the callbacks have run: start over.
+ * Links, routes and NAT chains of one network namespace, by netlink: the one place that knows
+ * libnl. Sockets stay in the namespace that the calling thread was in when they were opened.
+ * Functions return 0 or -errno as the kernel gave it; a dump that the kernel reports as interrupted
+ * gives -EAGAIN after the callbacks have run: start over.
  */
 #ifndef NETLINK_H
 #define NETLINK_H
@@ -62,8 +63,8 @@ int netlink_local_add(struct netlink *nl, const struct addr *a);
 int netlink_local_rm(struct netlink *nl, const struct addr *a);
 
 /*
- * Which way a packet to dst (IPv4) goes, and with what source address if the sender names none. -ENETUNREACH and its like when
- * there is no way.
+ * Which way a packet to dst (IPv4) goes, and with what source address if the sender names none.
+ * -ENETUNREACH and its like when there is no way.
  */
 int netlink_route_get(struct netlink *nl, const struct addr *dst, struct addr *ret_src,
 		      int *ret_ifindex);
@@ -76,8 +77,8 @@ struct netlink_chain {
 };
 
 /*
- * The base chains of type nat, iptables-nft's among them. -EPERM without CAP_NET_ADMIN; -EOPNOTSUPP, -EINVAL or -EPROTONOSUPPORT
- * where the kernel has no nf_tables.
+ * The base chains of type nat, iptables-nft's among them. -EPERM without CAP_NET_ADMIN;
+ * -EOPNOTSUPP, -EINVAL or -EPROTONOSUPPORT where the kernel has no nf_tables.
  */
 typedef int netlink_chain_fn(void *arg, const struct netlink_chain *c);
 int netlink_nat_chains(netlink_chain_fn *fn, void *arg);
@@ -94,7 +95,10 @@ enum netlink_event {
 int netlink_monitor_open(struct netlink_monitor **ret);
 void netlink_monitor_close(struct netlink_monitor *m);
 int netlink_monitor_fd(const struct netlink_monitor *m); /* poll for reading */
-/* The next event. Returns 1 with *ret_event (and *ret_link except for NETLINK_LOST) set, 0 when there is none, -errno. */
+/*
+ * The next event. Returns 1 with *ret_event (and *ret_link except for NETLINK_LOST) set, 0 when there
+ * is none, -errno.
+ */
 int netlink_monitor_read(struct netlink_monitor *m, enum netlink_event *ret_event,
 			 struct netlink_link *ret_link);
 

@@ -69,8 +69,8 @@ static const char *const store_migrations[] = {
 
 /* True when the records agree: every hold has its open log entry, of the same content, and no others are open. */
 static const char store_agrees[] =
-	"SELECT (SELECT count(*) FROM hold) = (SELECT count(*) FROM hold_log WHERE ended_ms IS "
-	"NULL)"
+	"SELECT (SELECT count(*) FROM hold) = (SELECT count(*) FROM hold_log WHERE"
+	" ended_ms IS NULL)"
 	" AND NOT EXISTS (SELECT 1 FROM hold h LEFT JOIN hold_log l ON l.epoch = h.epoch"
 	"  WHERE l.epoch IS NULL OR l.ended_ms IS NOT NULL OR l.pool <> h.pool"
 	"  OR l.addr <> h.addr OR l.first <> h.first OR l.last <> h.last)"

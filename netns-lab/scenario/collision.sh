@@ -15,7 +15,7 @@
 #
 # All ports are read on the origin's wire. With --json: see interfaces, "The lab"; "orders" has the rest.
 
-HANG_S=4 # so long may a connection take here, where an answer needs less than a millisecond
+HANG_S=3 # so long may a connection take here, where an answer needs less than a millisecond
 FILL=2047
 
 declare -A DEST=([flow_first]=198.51.100.10:80 [bind_first]=198.51.100.11:80 [socket_first]=198.51.100.12:80)

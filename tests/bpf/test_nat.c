@@ -357,6 +357,37 @@ static void test_two_pools(void **state)
 	bed_close(&b);
 }
 
+/* A client keeps one shared address for all its flows, in all protocols, while there is room (RFC 4787 REQ-2). */
+static void test_client_keeps_address(void **state)
+{
+	static const uint8_t protos[] = { P_TCP, P_UDP, P_ICMP };
+	uint32_t i, k, first, on_second = 0;
+	struct conn c;
+	struct bed b;
+
+	(void)state;
+	bed_scene(&b, SMALL_FLOWS, pool_default());
+	bed_addr(&b, 0, SHARED2, 11);
+	bed_slice(&b, SHARED2, FIRST, SLUICE_NEVER);
+	bed_slice(&b, SHARED, 2048, SLUICE_NEVER);
+	bed_slice(&b, SHARED2, 2048, SLUICE_NEVER);
+	for (i = 0; i < 64; i++) {
+		first = 0;
+		for (k = 0; k < 24; k++) {
+			c = conn_of(protos[k % 3], CLIENT + i, (uint16_t)(1000 + k / 3),
+				    REMOTE + k % 5, k % 3 == 2 ? 0 : 80);
+			conn_sends(&b, "one client", &c, T_SYN);
+			if (first && first != c.outer)
+				die("client %u came out from two addresses", i);
+			first = c.outer;
+		}
+		on_second += first == SHARED2;
+	}
+	/* And the clients are spread over the addresses: all 64 on one happens once in 2^63 times. */
+	assert_true(on_second > 0 && on_second < 64);
+	bed_close(&b);
+}
+
 /* What is none of our business passes and is not changed in one bit, in both directions. */
 static void test_left_alone(void **state)
 {
@@ -661,6 +692,7 @@ int main(void)
 		cmocka_unit_test(test_eim_keeps_port_for_all),
 		cmocka_unit_test(test_filtering),
 		cmocka_unit_test(test_two_pools),
+		cmocka_unit_test(test_client_keeps_address),
 		cmocka_unit_test(test_left_alone),
 		cmocka_unit_test(test_no_nat_of_a_mapping),
 		cmocka_unit_test(test_not_ipv4),

@@ -38,6 +38,8 @@ packets=$(pool_field packets.out)
 back=0
 for ((i = 0; i < KILLS; i++)); do
 	# Some moments fall into the start, some into the daemon's ordinary life.
+	sleep "0.0$((RANDOM % 10))"
+	sluiced_kill edge1
 	if ((RANDOM % 2)); then
 		sluiced_start edge1
 		now=$(pool_field packets.out)
@@ -46,10 +48,8 @@ for ((i = 0; i < KILLS; i++)); do
 	else
 		start_bg sluiced-edge1 edge1 "$SLUICED" -d -f "$LAB_STATE/edge1/sluice.conf"
 	fi
-	sleep "0.0$((RANDOM % 10))"
-	sluiced_kill edge1
 done
-sluiced_start edge1
+wait_for 10 sluice_ctl edge1 status
 bg_send tcp stop
 wait_out tcp 20 '"event":"traffic"'
 bg_send udp stop

@@ -2,22 +2,23 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Preparing a host (host.c), and answering clients (icmp.c), with real packets between namespaces.
 #
-#   client                    edge1                         link            gw
-#  ┌────────┐   ┌────────────────────────────────┐      ┌─────────┐   ┌─────────────────────┐
-#  │    lan ├───┤ lan                        wan ├──────┤ bridge  ├───┤ wan                 │
-#  │10.1.0.2│   │ 10.1.0.1             192.0.2.1 │      │         │   │ 192.0.2.254         │
-#  └────────┘   │                                │      │         │   │                     │
-#               │                          wan.2 ├──────┼─────────┼───┤ wan2                │
-#               │                   192.0.2.129  │  (a cable of its    │ 192.0.2.130         │
-#               └────────────────────────────────┘   own, /30)         │ lo: 198.51.100.10   │
-#                              edge2                    │         │   └─────────────────────┘
-#               ┌────────────────────────────────┐      │         │
-#               │                      192.0.2.2 ├──────┤         │    shared address, on both
-#               │                            wan │      │         │    edges: 203.0.113.7
-#               └────────────────────────────────┘      └─────────┘
+#   client                      edge1                        link               gw
+#  +----------+   +----------------------------+         +--------+   +-----------------+
+#  |      lan +---+ lan                    wan +---------+ bridge +---+ wan             |
+#  | 10.1.0.2 |   | 10.1.0.1      192.0.2.1/25 |         |        |   | 192.0.2.126/25  |
+#  +----------+   |                            |         |        |   |                 |
+#                 |                      wan.2 +---------|--------|---+ wan2            |
+#                 |             192.0.2.129/30 |         |        |   | 192.0.2.130/30  |
+#                 +----------------------------+         |        |   |                 |
+#                             edge2                      |        |   | lo              |
+#                 +----------------------------+         |        |   | 198.51.100.10   |
+#                 |                        wan +---------+        |   +-----------------+
+#                 |               192.0.2.2/25 |         +--------+
+#                 +----------------------------+
 #
-# edge1's default route leads out of wan.2, so on wan strict reverse path filtering would drop what comes from afar.
-# The gateway reaches the shared address by a route to one edge, as in life; where a test says so, it asks for it on the link.
+# The shared address 203.0.113.7 is on both edges. edge1's default route leads out of wan.2, so on wan strict
+# reverse path filtering would drop what comes from afar. The gateway has a route for the shared address to one
+# of the edges, as in life; where a test says so, it asks for it on the link.
 # shellcheck disable=SC2317  # functions that are called by name
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -105,7 +106,7 @@ edge1() { on edge1 "$@"; }
 gw() { on gw "$@"; }
 client() { on client "$@"; }
 
-# --- the topology -----------------------------------------------------------------------------------------------------
+# --- the topology ---------------------------------------------------------------------------------
 
 for h in client edge1 edge2 link gw; do
 	ip netns add "$prefix-$h" || exit 1
@@ -175,7 +176,7 @@ state() {
 		ip -4 route show table all | sort; ip -4 rule; ip -4 addr | grep -v valid_lft'
 }
 
-# --- uplinks ----------------------------------------------------------------------------------------------------------
+# --- uplinks --------------------------------------------------------------------------------------
 
 tool() { edge1 "$hosttool" "$@" 2>&1; }
 
@@ -186,7 +187,7 @@ has links_not_ethernet "$(tool links wan lo)" '^uplink "lo" is not an Ethernet i
 same source_towards_client "10.1.0.1 $(edge1 cat /sys/class/net/lan/ifindex)" "$(tool src 10.1.0.2)"
 same source_to_nowhere ENETUNREACH "$(on link "$hosttool" src 10.1.0.2)"
 
-# --- looking changes nothing ------------------------------------------------------------------------------------------
+# --- looking changes nothing ----------------------------------------------------------------------
 
 before=$(state)
 out=$(tool check "$work/check")
@@ -216,7 +217,7 @@ out=$(nobody prepare "$work/set" "$work/nobody/record")
 has prepare_as_nobody "$out" "^net.ipv4.conf.wan.arp_ignore can't be set to 1: Permission denied"
 same prepare_as_nobody_changes_nothing "$before" "$(state)"
 
-# --- ARP: what the local route does without the sysctls, and what they do ---------------------------------------------
+# --- ARP: what the local route does without the sysctls, and what they do -------------------------
 
 mac() { on "$1" cat "/sys/class/net/$2/address"; }
 neighbour() { # the gateway's entry for an address: a MAC, FAILED, or nothing yet
@@ -283,7 +284,7 @@ for to in 1:edge1 2:edge2; do
 done
 gw ip route replace $shared via 192.0.2.1
 
-# --- prepared: everything in place, nothing left to do ----------------------------------------------------------------
+# --- prepared: everything in place, nothing left to do --------------------------------------------
 
 out=$(tool check "$work/check")
 rc=$?
@@ -297,7 +298,7 @@ verdict forwards_and_takes_replies "the client gets no answer" answers client 19
 # Comes in by wan while the way back is by wan.2.
 verdict loose_rp_filter "what comes in by the other uplink is dropped" answers gw -I 198.51.100.10 10.1.0.2
 
-# --- restore ----------------------------------------------------------------------------------------------------------
+# --- restore --------------------------------------------------------------------------------------
 
 out=$(tool restore "$work/record")
 rc=$?
@@ -317,7 +318,7 @@ else
 	ok no_forwarding
 fi
 
-# --- killed at any point ----------------------------------------------------------------------------------------------
+# --- killed at any point --------------------------------------------------------------------------
 
 # The whole state takes a while to read; these are the parts that may change, and the tests above compare all of it.
 parts() {
@@ -350,7 +351,7 @@ same killed_prepare_is_restored "" "$killed_prepare"
 same killed_prepare_is_completed "" "$killed_twice"
 same killed_restore_is_repeated "" "$killed_restore"
 
-# --- what somebody changed since --------------------------------------------------------------------------------------
+# --- what somebody changed since ------------------------------------------------------------------
 
 tool prepare "$work/set" "$work/record"
 edge1 sysctl -qw net.ipv4.conf.wan.arp_ignore=2
@@ -418,7 +419,7 @@ has many_checked "$(tool check "$work/many")" '^ok +route.local +1024 of 1024'
 tool restore "$work/record" >/dev/null
 same many_restored "$was" "$(parts)"
 
-# --- link events ------------------------------------------------------------------------------------------------------
+# --- link events ----------------------------------------------------------------------------------
 
 edge1 ip link add up0 type veth peer name up1
 edge1 ip link add br1 type bridge
@@ -475,7 +476,7 @@ seen event_after_loss '^changed up0 [0-9]+ down 1290$'
 kill "$monitor"
 wait "$monitor" 2>/dev/null
 
-# --- the ICMP answer ----------------------------------------------------------------------------------------------------
+# --- the ICMP answer ------------------------------------------------------------------------------
 
 # Packets for 198.51.100.99 end at the edge, and a monitor of its inner interface refuses them.
 edge1 ip route add blackhole 198.51.100.99
@@ -513,7 +514,7 @@ verdict refused_rate_limit "$(tail -n 1 "$work/refuse")" poll all_counted
 kill "$refuse"
 wait "$refuse" 2>/dev/null
 
-# --- doctor -------------------------------------------------------------------------------------------------------------
+# --- doctor ---------------------------------------------------------------------------------------
 
 out=$(tool doctor "$work/set")
 has doctor_no_nat "$out" '^ok +nat.rules '

@@ -314,7 +314,9 @@ static void conn_open(struct conn *c, uint32_t index)
 		sa_set_port(&sa,
 			    (uint16_t)(opt.port_first ? opt.port_first + index / opt.from_n % ports
 						      : 0));
-		setsockopt(c->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		/* Not for UDP: the kernel would give two sockets one port. */
+		if (!opt.udp)
+			setsockopt(c->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 		if (!opt.port_first && !opt.udp)
 			setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
 		if (bind(c->fd, (struct sockaddr *)&sa, sa_len(&sa))) {

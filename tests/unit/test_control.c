@@ -232,7 +232,7 @@ static void test_half_message(void **state)
 	struct control_limits limits = CONTROL_LIMITS;
 	struct seen seen = { 0 };
 	struct control *s;
-	struct peer idle, half, drip;
+	struct peer idle, half, drip, slow;
 
 	(void)state;
 	limits.half_message_ms = 50;
@@ -257,9 +257,36 @@ static void test_half_message(void **state)
 	}
 	expect_error(&drip, BAD_MESSAGE, "text", "in time");
 	expect_closed(&drip);
+	/*
+	 * Nor is a call that waits its turn behind a listing which is not read. Three time limits
+	 * pass, as another half message shows.
+	 */
+	slow = peer_new(s);
+	peer_send(&slow, "{\"method\":\"io.test.List\",\"more\":true,"
+			 "\"parameters\":{\"count\":5000,\"size\":200}}");
+	peer_send_bytes(&slow, "{\"method\"", 9);
+	settle(s);
+	for (int i = 0; i < 3; i++) {
+		struct peer clock = peer_new(s);
+
+		peer_send_bytes(&clock, "{", 1);
+		expect_error(&clock, BAD_MESSAGE, "text", "in time");
+		peer_close(&clock);
+	}
+	for (bool more = true; more;) {
+		struct varlink_reply r = peer_next(&slow);
+
+		assert_null(r.error);
+		more = r.continues;
+		varlink_reply_done(&r);
+	}
+	peer_send(&slow, ":\"io.test.Echo\"}");
+	expect_reply(&slow, "n", 0);
+	peer_close(&slow);
 	/* Silence is no half message. */
 	peer_send(&idle, "{\"method\":\"io.test.Echo\",\"parameters\":{\"n\":2}}");
 	expect_reply(&idle, "n", 2);
+	settle(s);
 	assert_int_equal(stat_of(s, "clients"), 1);
 	peer_close(&half);
 	peer_close(&drip);

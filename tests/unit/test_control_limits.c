@@ -122,9 +122,15 @@ static void test_many_clients(void **state)
 		peer_close(&p[i]);
 	settle(s);
 	assert_int_equal(stat_of(s, "clients"), 0);
-	/* Room again. */
+	/* Room again, and for root no share of its own. */
 	assert_int_equal(adopt_as(s, 1005, &fd), 0);
-	close(fd);
+	p[0] = peer_of(s, fd);
+	for (n = 1; n < 72; n++) {
+		assert_int_equal(adopt_as(s, 0, &fd), 0);
+		p[n] = peer_of(s, fd);
+	}
+	while (n > 0)
+		peer_close(&p[--n]);
 	control_close(s);
 }
 

@@ -331,7 +331,8 @@ static void test_monitor_lost_last(void **state)
 	text[150000] = '\0';
 	/* More than the socket takes, in pieces that it takes in part. */
 	for (int i = 0; i < 4; i++) {
-		control_publish(s, json_pack("{s:s, s:s}", "event", "big", "text", text));
+		control_publish(s, json_pack("{s:s, s:i, s:s, s:i}", "event", "big", "first", i,
+					     "text", text, "last", i));
 		settle(s);
 	}
 	free(text);
@@ -344,6 +345,8 @@ static void test_monitor_lost_last(void **state)
 		if (strcmp(event, "lost") == 0)
 			break;
 		assert_string_equal(event, "big");
+		assert_true(json_equal(json_object_get(r.parameters, "first"),
+				       json_object_get(r.parameters, "last")));
 		got++;
 		varlink_reply_done(&r);
 	}

@@ -697,6 +697,16 @@ static void check_step(const struct plan *was, const struct plan *p, bool rising
 			else
 				assert_int_not_equal(a->row.base, b->row.base);
 		}
+	/* Here there is always room enough for new regions beside what is just given up. */
+	for (size_t i = 0; i < p->n_addrs; i++) {
+		const struct sluice_addr_row *b = &p->addrs[i].row;
+		bool stays = false;
+
+		for (size_t j = 0; j < was->n_addrs; j++)
+			stays |= !memcmp(&was->addrs[j], &p->addrs[i], sizeof(p->addrs[i]));
+		for (uint32_t k = 0; !stays && k < 65536u >> b->shift; k++)
+			assert_int_equal(plan_slice(was, b->base + k)->state, SLUICE_SLICE_NONE);
+	}
 	for (size_t i = 0; i < p->n_held; i++) {
 		const struct sluice_slice *s = &p->slices[p->held[i]];
 		const struct sluice_slice *old = plan_slice(was, p->held[i]);

@@ -2,17 +2,18 @@
 /*
  * host.c, icmp.c and doctor.c for shell scripts, in the network namespace that it is started in.
  *
- *	hosttool links NAME...			find these uplinks: "NAME IFINDEX up|down MTU" each
- *	hosttool monitor NAME...		find them, then print their events until it is killed
- *	hosttool check|doctor CONF [-j]		findings; exits with 2 when one is an error
- *	hosttool plan CONF			what prepare would change: "KIND KEY WAS NOW", "-" for an empty value
- *	hosttool prepare CONF RECORD [K]	make the changes; RECORD gets the plan's lines before the first one. With K it kills
- *						itself after K changes
- *	hosttool restore RECORD [K]		undo them, print the findings, leave in RECORD what is not done. With K it
- *						kills itself after K
- *	hosttool src ADDRESS			"SOURCE IFINDEX" towards there
- *	hosttool refuse INTERFACE ADDRESS RATE	answer each packet that INTERFACE brings for ADDRESS with an ICMP error,
- *						RATE a second at most; prints "sent N limited N failed N" after each one
+ * links NAME...		find these uplinks: "NAME IFINDEX up|down MTU" each
+ * monitor NAME...	find them, then print their events until it is killed
+ * check CONF [-j]	findings of the host; exits with 2 when one is an error
+ * doctor CONF [-j]	all findings
+ * plan CONF		what prepare would change: "KIND KEY WAS NOW", "-" for an empty value
+ * prepare CONF RECORD [K]	make the changes; RECORD gets the plan's lines before the first one. With K
+ *			it kills itself after K changes
+ * restore RECORD [K]	undo them, print the findings, leave in RECORD what is not done. With K it kills
+ *			itself after K
+ * src ADDRESS		"SOURCE IFINDEX" towards there
+ * refuse INTERFACE ADDRESS RATE	answer each packet that INTERFACE brings for ADDRESS with an ICMP
+ *			error, RATE a second at most; prints "sent N limited N failed N" each time
  */
 #include <arpa/inet.h>
 #include <errno.h>
