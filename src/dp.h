@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The data plane as the daemon sees it: opening the pinned maps and programs, publishing plans, hooking interfaces, sweeping,
- * and reading back what is there. All of libbpf is behind this header.
+ * The data plane as the daemon sees it: opening the pinned maps and programs, publishing plans,
+ * hooking interfaces, sweeping, and reading back what is there. All of libbpf is behind this
+ * header.
  *
  * Everything lives under one directory of a bpffs and outlives the daemon:
  *	DIR/maps/NAME		every map; appears complete or not at all
@@ -9,8 +10,8 @@
  *	DIR/tc/IFNAME/		the interface is hooked by clsact; has a directory "qdisc" when the qdisc is ours as well
  * One struct dp at a time: it locks DIR. It is for one thread.
  *
- * Crash points (fault.h): dp.create, dp.pinned, dp.renamed, dp.attach.half, dp.publish.ended, dp.publish.filled,
- * dp.publish.live, dp.publish.switched.
+ * Crash points (fault.h): dp.create, dp.pinned, dp.renamed, dp.attach.half, dp.publish.ended,
+ * dp.publish.filled, dp.publish.live, dp.publish.switched.
  */
 #ifndef DP_H
 #define DP_H
@@ -35,10 +36,11 @@ struct dp_opts {
 };
 
 /*
- * Open the data plane: take over what is pinned, or else create it. The programs are loaded anew either way, but what is
- * attached goes on as it was until dp_attach(). Returns 0 and *ret (dp_close()); -EBUSY when another process has it
- * open; -EPROTONOSUPPORT when the pins have another ABI number or layout; -EPERM without the capabilities; -ENOENT when
- * dir is not on a bpffs; others as the kernel gives them. err is always filled.
+ * Open the data plane: take over what is pinned, or else create it. The programs are loaded anew
+ * either way, but what is attached goes on as it was until dp_attach(). Returns 0 and *ret
+ * (dp_close()); -EBUSY when another process has it open; -EPROTONOSUPPORT when the pins have
+ * another ABI number or layout; -EPERM without the capabilities; -ENOENT when dir is not on a
+ * bpffs; others as the kernel gives them. err is always filled.
  */
 int dp_open(const struct dp_opts *opts, struct dp **ret, struct errtext *err);
 /* Pins, links and traffic stay as they are. */
@@ -50,21 +52,25 @@ uint32_t dp_max_flows(const struct dp *dp);
 bool dp_created(const struct dp *dp);
 
 /*
- * Read back the plan that the maps hold, as predecessor for plan_build(). Finishes what a daemon that was killed inside
- * dp_publish() left undone. *ret is for plan_free(); its prefixes are filled as well.
+ * Read back the plan that the maps hold, as predecessor for plan_build(). Finishes what a daemon
+ * that was killed inside dp_publish() left undone. *ret is for plan_free(); its prefixes are filled
+ * as well.
  */
 int dp_read_plan(struct dp *dp, struct plan **ret, struct errtext *err);
 
 /*
- * Make next true, writing only what differs. next was built against what is in the maps now (dp_read_plan(), or the last
- * plan that was published). At no moment can a packet use a row that is half written, or a slice that is given up,
- * and a slice that goes on is not interrupted. When this returns, no flow of what was given up is left. Waits for RCU grace
- * periods, which take milliseconds, if more than deadlines changed.
+ * Make next true, writing only what differs. next was built against what is in the maps now
+ * (dp_read_plan(), or the last plan that was published). At no moment can a packet use a row that
+ * is half written, or a slice that is given up, and a slice that goes on is not interrupted. When
+ * this returns, no flow of what was given up is left. Waits for RCU grace periods, which take
+ * milliseconds, if more than deadlines changed.
  *
- * A change of a pool's mapping begins to drain: blocks of ports which flows of the old mapping use stay closed to new flows
- * until a dp_sweep() finds them unused. dp_pool() shows in mixed[] what still drains.
+ * A change of a pool's mapping begins to drain: blocks of ports which flows of the old mapping use
+ * stay closed to new flows until a dp_sweep() finds them unused. dp_pool() shows in mixed[] what
+ * still drains.
  *
- * On failure the maps may be half way; they are safe, and dp_read_plan() and another dp_publish() go on from there.
+ * On failure the maps may be half way; they are safe, and dp_read_plan() and another dp_publish()
+ * go on from there.
  */
 int dp_publish(struct dp *dp, const struct plan *next, struct errtext *err);
 
@@ -84,9 +90,10 @@ void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX
 /* Hooks (dp_attach.c) */
 
 /*
- * Put the programs on an uplink of this network namespace, in place of those that an earlier daemon put there (an atomic
- * exchange). *ret_how is "tcx" or "clsact". May be repeated. Returns 0 or -errno with err filled: -ENODEV when the
- * interface is gone, -EBUSY when somebody else's filter sits at clsact's handle 1, priority 1.
+ * Put the programs on an uplink of this network namespace, in place of those that an earlier daemon
+ * put there (an atomic exchange). *ret_how is "tcx" or "clsact". May be repeated. Returns 0 or
+ * -errno with err filled: -ENODEV when the interface is gone, -EBUSY when somebody else's filter
+ * sits at clsact's handle 1, priority 1.
  */
 int dp_attach(struct dp *dp, unsigned ifindex, const char *ifname, const char **ret_how,
 	      struct errtext *err);
@@ -96,8 +103,9 @@ int dp_detach(struct dp *dp, const char *ifname, struct errtext *err);
 int dp_attached(const struct dp *dp, int (*fn)(const char *ifname, void *arg), void *arg);
 
 /*
- * Take everything away: hooks of the uplinks and of whatever else was hooked, a clsact qdisc if we made it and nobody else
- * uses it, all pins. All flows end. 0 also when nothing was there; -EBUSY while a daemon runs.
+ * Take everything away: hooks of the uplinks and of whatever else was hooked, a clsact qdisc if we
+ * made it and nobody else uses it, all pins. All flows end. 0 also when nothing was there; -EBUSY
+ * while a daemon runs.
  */
 int dp_teardown(const char *dir, char *const *uplinks, size_t n_uplinks, struct errtext *err);
 
@@ -127,8 +135,8 @@ struct dp_flow_cursor;
 struct dp_flow_cursor *dp_flow_cursor_new(void);
 void dp_flow_cursor_free(struct dp_flow_cursor *c);
 /*
- * The next flows, at most n. Returns how many, 0 at the end, or -errno. The walk is over a living table: a flow that begins
- * or ends meanwhile may be missed, and, rarely, one be seen twice.
+ * The next flows, at most n. Returns how many, 0 at the end, or -errno. The walk is over a living
+ * table: a flow that begins or ends meanwhile may be missed, and, rarely, one be seen twice.
  */
 int dp_flows_next(struct dp *dp, struct dp_flow_cursor *c, struct dp_flow *ret, size_t n);
 const char *dp_flow_state_name(enum sluice_flow_state state);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * The hooks at an uplink: TCX links (kernel 6.6 on), else filters of a clsact qdisc. What there is of either is found by
- * its pin or marker in DIR (see dp.h); the kernel is asked before anything is replaced or removed.
+ * The hooks at an uplink: TCX links (kernel 6.6 on), else filters of a clsact qdisc. What there is
+ * of either is found by its pin or marker in DIR (see dp.h); the kernel is asked before anything is
+ * replaced or removed.
  */
 #include <assert.h>
 #include <dirent.h>

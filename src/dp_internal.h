@@ -55,8 +55,9 @@ static inline uint32_t *dp_held_row(const struct dp *dp, uint32_t row)
 }
 
 /*
- * Wait until every program that runs now has ended: an update of a map of maps waits for a grace period, so that user space
- * knows when nobody uses the old inner map any more (maybe_wait_bpf_programs() in the kernel).
+ * Wait until every program that runs now has ended: an update of a map of maps waits for a grace
+ * period, so that user space knows when nobody uses the old inner map any more
+ * (maybe_wait_bpf_programs() in the kernel).
  */
 int dp_grace(struct dp *dp, struct errtext *err);
 
@@ -107,8 +108,9 @@ struct dp_entries {
 int dp_entries_read(const struct bpf_map *map, struct dp_entries *ret, struct errtext *err);
 void dp_entries_done(struct dp_entries *e);
 /*
- * Enter what is wanted (each key followed by its value, stride apart, sorted by key) and is not there or has another value; take
- * out what is there and not wanted. *changed is set if there was anything to do.
+ * Enter what is wanted (each key followed by its value, stride apart, sorted by key) and is not
+ * there or has another value; take out what is there and not wanted. *changed is set if there was
+ * anything to do.
  */
 int dp_entries_put(const struct dp_entries *e, const void *want, size_t n, size_t stride,
 		   bool *changed, struct errtext *err);

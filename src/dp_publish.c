@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * Carrying a plan out. What is there is read from the maps themselves, never from memory, so a publication that was cut off
- * is simply done again. The stages, between which programs that are under way are waited for (dp_grace()):
+ * Carrying a plan out. What is there is read from the maps themselves, never from memory, so a
+ * publication that was cut off is simply done again. The stages, between which programs that are
+ * under way are waited for (dp_grace()):
  *
  *	end	slices that are given up, or get another epoch, are closed; pools whose mapping changes are marked mixed
  *	fill	new rows are written where nobody looks yet: pools, slices with their blocks, the spare half of "held"
@@ -9,8 +10,8 @@
  *	switch	addresses and prefixes are entered, then those that are gone are taken out
  *	clean	flows of closed slices are swept away, rows that are unused now are cleared
  *
- * A closed slice keeps its epoch in its row until its flows are swept away: state NONE with an epoch means that this is
- * still to be done.
+ * A closed slice keeps its epoch in its row until its flows are swept away: state NONE with an
+ * epoch means that this is still to be done.
  */
 #include <assert.h>
 #include <errno.h>
@@ -337,8 +338,8 @@ static void rows_clear(struct dp *dp, const struct plan *next)
 }
 
 /*
- * Open the blocks of a slice that nothing uses any more. Returns how many are left. Two sweeps have to agree: a
- * walk over a hash table that is being written can miss an entry.
+ * Open the blocks of a slice that nothing uses any more. Returns how many are left. Two sweeps have
+ * to agree: a walk over a hash table that is being written can miss an entry.
  */
 static uint32_t slice_drain(struct dp *dp, const struct sluice_slice *s, uint32_t l4)
 {

@@ -60,8 +60,9 @@ fail:
 }
 
 /*
- * Enter what is wanted (keys and values stride apart, sorted) and not there, and replace what has another value; or
- * take out what is there and not wanted. *changed is set if there was anything to do.
+ * Enter what is wanted (keys and values stride apart, sorted) and not there, and replace what has
+ * another value; or take out what is there and not wanted. *changed is set if there was anything to
+ * do.
  */
 int dp_entries_put(const struct dp_entries *e, const void *want, size_t n, size_t stride,
 		   bool *changed, struct errtext *err)

@@ -251,7 +251,8 @@ static bool region_sound(const struct build *b, const struct plan_addr *a, uint3
 }
 
 /*
- * First fit, at multiples of the size, which keeps room for large regions together. spare: leave out rows that prev holds.
+ * First fit, at multiples of the size, which keeps room for large regions together. spare: leave
+ * out rows that prev holds.
  */
 static int region_find(const struct build *b, const struct plan_addr *a, const struct hold *holds,
 		       size_t n, bool spare)
@@ -371,8 +372,8 @@ static void blocks_mark(uint64_t *map, const struct sluice_slice *s)
 }
 
 /*
- * First fit, at multiples of the size. spare: leave out what prev's slices have. Blocks are only ever taken meanwhile, so each
- * size can go on where its last search ended.
+ * First fit, at multiples of the size. spare: leave out what prev's slices have. Blocks are only
+ * ever taken meanwhile, so each size can go on where its last search ended.
  */
 static int blocks_find(struct build *b, uint32_t shift, bool spare)
 {

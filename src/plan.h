@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * From the configuration and the holds to the rows of the data plane's maps. Pure: no map is touched here; dp_publish()
- * carries a plan out. Flows name the rows that they live in, and outlive the daemon, so the main duty of a plan is to keep
- * numbers that are in use: it is built against its predecessor, which at start is read back from the pinned maps.
+ * From the configuration and the holds to the rows of the data plane's maps. Pure: no map is
+ * touched here; dp_publish() carries a plan out. Flows name the rows that they live in, and outlive
+ * the daemon, so the main duty of a plan is to keep numbers that are in use: it is built against
+ * its predecessor, which at start is read back from the pinned maps.
  *
  * What keeps its number, and what may take a number that is given up:
  * - A pool keeps its row while its name exists. Another pool never takes that row in the same plan.
- * - An address keeps its base while it stays in its pool with its slice size. A flow is tied to (row, epoch), so a held
- *   slice may take a row over that was held by another one, or by itself before, only with a higher epoch. Where
- *   that would be broken the address gets a new base. New bases avoid rows that are just given up, if there is room.
- * - A slice keeps its blocks while it keeps its row. New ones avoid blocks that are just given up, if there is room.
+ * - An address keeps its base while it stays in its pool with its slice size. A flow is tied to
+ *   (row, epoch), so a held slice may take over a row that another one held, or itself before, only
+ *   with a higher epoch. Where that would be broken the address gets a new base. New bases avoid rows
+ *   that are just given up, if there is room.
+ * - A slice keeps its blocks while it keeps its row. New ones avoid blocks that are just given up, if
+ *   there is room.
  * dp_publish() sweeps away the flows of what was given up, so the next plan may use it for anything.
  */
 #ifndef PLAN_H
@@ -36,15 +39,16 @@ struct plan_prefix {
 
 struct plan {
 	/*
-	 * By row. The word held counts in the held array below: first << 32 | number. mapping and filtering are what is
-	 * wished; mixed is 0, since only the data plane knows what still drains.
+	 * By row. The word held counts in the held array below: first << 32 | number. mapping and
+	 * filtering are what is wished; mixed is 0, since only the data plane knows what still
+	 * drains.
 	 */
 	struct sluice_pool pools[SLUICE_MAX_POOLS];
 	struct plan_addr *addrs; /* sorted by address */
 	size_t n_addrs;
 	/*
-	 * By row; plan_slice() knows the rows beyond n_rows as well. Every row of every address is filled; rows that are
-	 * not held have state NONE, epoch 0 and no blocks.
+	 * By row; plan_slice() knows the rows beyond n_rows as well. Every row of every address is
+	 * filled; rows that are not held have state NONE, epoch 0 and no blocks.
 	 */
 	struct sluice_slice *slices;
 	uint32_t n_rows;
@@ -57,17 +61,18 @@ struct plan {
 };
 
 /*
- * Compute the rows for c and holds. prev: the plan in force, or NULL when there is none. On success *ret is a new plan
- * (plan_free()). Fails, with *ret untouched and err filled, with -ENOSPC when a table is too small, -EINVAL when a hold
- * does not fit the configuration (unknown pool or address, not a slice of the pool's size, held twice), -ENOMEM.
+ * Compute the rows for c and holds. prev: the plan in force, or NULL when there is none. On success
+ * *ret is a new plan (plan_free()). Fails, with *ret untouched and err filled, with -ENOSPC when a
+ * table is too small, -EINVAL when a hold does not fit the configuration (unknown pool or address,
+ * not a slice of the pool's size, held twice), -ENOMEM.
  */
 int plan_build(const struct config *c, const struct hold_table *holds, const struct plan *prev,
 	       struct plan **ret, struct errtext *err);
 void plan_free(struct plan *p);
 
 /*
- * An empty plan with n_rows rows of zeros, for who fills it: slices, addresses (sorted), pools, then plan_index(). NULL without
- * memory.
+ * An empty plan with n_rows rows of zeros, for who fills it: slices, addresses (sorted), pools,
+ * then plan_index(). NULL without memory.
  */
 struct plan *plan_new(uint32_t n_rows);
 /* Set held, n_held and the pools' held words from the slices' rows. 0 or -ENOMEM. */

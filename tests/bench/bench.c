@@ -17,12 +17,12 @@
 #include "report.h"
 #include "rig.h"
 
-#define SIZES_MAX    8
-#define CHUNKS_MIN   5
-#define CHUNK_MAX    20000
-#define WARM_MAX     50000
-#define TCP_SYN      0x02
-#define TCP_ACK      0x10
+#define SIZES_MAX  8
+#define CHUNKS_MIN 5
+#define CHUNK_MAX  20000
+#define WARM_MAX   50000
+#define TCP_SYN    0x02
+#define TCP_ACK    0x10
 
 #define IP(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
 
@@ -196,8 +196,10 @@ static void sample(struct bench *b, size_t edge, enum bench_dir dir, uint32_t fl
 	};
 	double ns;
 
-	if (b->broken[edge])
+	if (b->broken[edge]) {
+		series_fail(s, "this edge had failed before");
 		return;
+	}
 	/* What can fit into the caches is there, as it would be if this edge were alone. */
 	if (flows <= WARM_MAX && !fire(b, &v, s, NULL))
 		return;
@@ -250,9 +252,10 @@ static void measure_memory(struct bench *b)
 			snprintf(maps, sizeof(maps), "/sys/fs/bpf/slab-bench-%s/maps",
 				 edges[e].name);
 			report_memory(b->report, e, tables_bytes_per_flow(maps));
-		} else if (b->slab_flows[e]) {
+		} else if (b->slab_bytes[e]) {
 			report_memory(b->report, e,
-				      (double)b->slab_bytes[e] / (double)b->slab_flows[e]);
+				      (double)b->slab_bytes[e] / (double)b->slab_flows[e] +
+					      conntrack_array_bytes_per_flow());
 		}
 	}
 }

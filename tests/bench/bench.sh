@@ -178,7 +178,7 @@ bench_up() { # FLOWS
 
 # The largest number of --flows, as the program reads it, or its default.
 largest() {
-	local arg was= list=1000,40000,200000,500000
+	local arg was="" list=1000,40000,200000,500000
 
 	for arg in "$@"; do
 		[[ $was != --flows ]] || list=$arg
@@ -201,7 +201,10 @@ main() {
 	trap 'exit 143' TERM
 	bench_down
 	bench_up "$flows"
-	"$BENCH" "$@"
+	# In the background, so that a signal to the script is heard at once; it ends with the daemons, also when this script was killed.
+	"$BENCH" "$@" 9>&- &
+	echo "$! $(lab_start_time "$!")" >"$LAB_STATE/pids/bench"
+	wait "$!"
 }
 
 main "$@"

@@ -76,6 +76,27 @@ uint64_t slabs_grown(const struct slabs *before, const struct slabs *after, uint
 	return bytes;
 }
 
+static double sysctl_number(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	double v = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%lf", &v) != 1)
+		v = 0;
+	fclose(f);
+	return v;
+}
+
+double conntrack_array_bytes_per_flow(void)
+{
+	double buckets = sysctl_number("/proc/sys/net/netfilter/nf_conntrack_buckets");
+	double max = sysctl_number("/proc/sys/net/netfilter/nf_conntrack_max");
+
+	return max > 0 ? buckets * sizeof(void *) / max : 0;
+}
+
 /* All that one map takes, over its entries. */
 static double map_bytes_per_entry(const char *maps, const char *name)
 {

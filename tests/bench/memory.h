@@ -13,8 +13,11 @@ struct slabs;
 
 struct slabs *slabs_read(void); /* NULL where the kernel does not show them */
 void slabs_free(struct slabs *s);
-/* Bytes that flows new flows took. 0 when none of the caches grew. */
+/* Bytes that so many new flows took. 0 when none of the caches grew. */
 uint64_t slabs_grown(const struct slabs *before, const struct slabs *after, uint32_t flows);
+
+/* The share of conntrack's hash array that each flow has when the table is full. */
+double conntrack_array_bytes_per_flow(void);
 
 /*
  * Bytes for each flow of sluice's two flow tables, which are allocated whole when they are made: all that the kernel accounts to

@@ -128,6 +128,21 @@ static double ratio(const struct report *r, const struct series *s, enum edge_ki
 	return 0;
 }
 
+/* What the table shows of each kind of series. */
+static const struct column {
+	const char *head;
+	bool rate, to_forwarding;
+} columns[] = {
+	[SERIES_OUT] = { "client to uplink", .rate = true, .to_forwarding = true },
+	[SERIES_IN] = { "uplink to client", .to_forwarding = true },
+	[SERIES_NEW] = { "to begin a flow", .rate = true },
+};
+
+static int column_width(const struct column *c)
+{
+	return 21 + (c->rate ? 6 : 0) + (c->to_forwarding ? 6 : 0);
+}
+
 static void print_ratio(double v)
 {
 	if (v > 0)
@@ -136,16 +151,19 @@ static void print_ratio(double v)
 		printf(" %5s", "-");
 }
 
-static void print_series(const struct report *r, const struct series *s)
+static void print_series(const struct report *r, const struct column *c, const struct series *s)
 {
 	struct digest d;
 
 	if (!digest(s, &d)) {
-		printf("  %7s %6s %5s %5s %5s", s && s->failed[0] ? "FAILED" : "-", "", "", "", "");
+		printf("  %7s%*s", s ? "FAILED" : "-", column_width(c) - 9, "");
 		return;
 	}
-	printf("  %7.0f %6.0f", d.median, 1e6 / d.median);
-	print_ratio(ratio(r, s, EDGE_FORWARD));
+	printf("  %7.0f", d.median);
+	if (c->rate)
+		printf(" %5.0f", 1e6 / d.median);
+	if (c->to_forwarding)
+		print_ratio(ratio(r, s, EDGE_FORWARD));
 	print_ratio(ratio(r, s, EDGE_NFTABLES));
 	printf(" %4.0f%%", (d.max - d.min) / 2 / d.median * 100);
 }
@@ -153,25 +171,26 @@ static void print_series(const struct report *r, const struct series *s)
 static void print_block(const struct report *r, uint8_t proto, uint32_t flows)
 {
 	const struct edge_spec *e;
+	char title[32];
 
-	printf("\n%s, %u flows%*s%-34s%-34s%-34s\n", proto == IPPROTO_TCP ? "TCP" : "UDP", flows,
-	       flows < 10000    ? 14
-	       : flows < 100000 ? 13
-				: 12,
-	       "", "client to uplink", "uplink to client", "packets that begin a flow");
-	printf("%-28s", "");
+	snprintf(title, sizeof(title), "%s, %u flows", proto == IPPROTO_TCP ? "TCP" : "UDP", flows);
+	printf("\n%-27s", title);
 	for (int i = 0; i < SERIES_WHATS; i++)
-		printf("  %7s %6s %5s %5s %5s", "ns", "kpps", "/fwd", "/nft", "+-");
-	printf("  %10s\n", "bytes/flow");
+		printf("  %-*s", column_width(&columns[i]) - 2, columns[i].head);
+	printf("   bytes\n%-27s", "");
+	for (int i = 0; i < SERIES_WHATS; i++)
+		printf("  %7s%s%s %5s %5s", "ns", columns[i].rate ? "  kpps" : "",
+		       columns[i].to_forwarding ? "  /fwd" : "", "/nft", "+-");
+	printf("  a flow\n");
 	for (size_t i = 0; i < r->n_edges; i++) {
 		e = &r->edges[i];
 		if (e->proto != proto)
 			continue;
-		printf("%-28s", e->label);
+		printf("%-27s", e->label);
 		for (int what = 0; what < SERIES_WHATS; what++)
-			print_series(r, find(r, e, what, flows));
+			print_series(r, &columns[what], find(r, e, what, flows));
 		if (r->bytes_per_flow[i] > 0)
-			printf("  %10.0f", r->bytes_per_flow[i]);
+			printf("  %6.0f", r->bytes_per_flow[i]);
 		printf("\n");
 	}
 }

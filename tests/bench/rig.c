@@ -307,12 +307,12 @@ const char *rig_explain(const struct volley *v, const struct volley_result *r)
 	static char buf[512];
 	size_t at;
 
-	at = (size_t)snprintf(buf, sizeof(buf), "of %u packets %s arrived %llu, of these",
-			      v->packets, v->dir == BENCH_OUT ? "out" : "in",
+	at = (size_t)snprintf(buf, sizeof(buf), "of %u packets %s arrived %llu", v->packets,
+			      v->dir == BENCH_OUT ? "out" : "in",
 			      (unsigned long long)counts_total(&r->counts));
 	for (int i = 0; i < BENCH_FATE_MAX; i++)
 		if (r->counts.n[i] && at < sizeof(buf))
-			at += (size_t)snprintf(buf + at, sizeof(buf) - at, " %llu %s;",
+			at += (size_t)snprintf(buf + at, sizeof(buf) - at, ", %llu %s",
 					       (unsigned long long)r->counts.n[i], texts[i]);
 	return buf;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Tests of the data plane's loader: a network namespace of our own for the process, a bpffs directory of our own, and
- * configurations and holds put together by hand. The rows are the loader's work here; packets and maps are looked at through
- * the bed of harness.h, which is lent the loader's programs.
+ * Tests of the data plane's loader: a network namespace of our own for the process, a bpffs
+ * directory of our own, and configurations and holds put together by hand. The rows are the
+ * loader's work here; packets and maps are looked at through the bed of harness.h, which is lent
+ * the loader's programs.
  */
 #ifndef DP_TEST_H
 #define DP_TEST_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The loader's hooks, with real packets: a veth pair in a namespace of our own, at whose near end the programs go. A socket
- * sends from a shared address with a port that no slice has, so that each packet is dropped where the programs are, and arrives
- * at the far end where they are not. What the kernel has is asked of tc(8) and the kernel, not of the loader.
+ * The loader's hooks, with real packets: a veth pair in a namespace of our own, at whose near end
+ * the programs go. A socket sends from a shared address with a port that no slice has, so that each
+ * packet is dropped where the programs are, and arrives at the far end where they are not. What the
+ * kernel has is asked of tc(8) and the kernel, not of the loader.
  *
  *	socket, 203.0.113.7:9 --> near (hooks) ====== far
  */

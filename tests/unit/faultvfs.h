@@ -243,17 +243,17 @@ static const sqlite3_io_methods faultvfs_methods = {
 static int faultvfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *ret)
 {
 	sqlite3_vfs *below = vfs->pAppData;
-	struct faultvfs_file *file = (struct faultvfs_file *)f;
+	struct faultvfs_file *mine = (struct faultvfs_file *)f;
 	int rc = faultvfs_op(SQLITE_CANTOPEN, false);
 
-	memset(file, 0, sizeof(*file));
+	memset(mine, 0, sizeof(*mine));
 	if (rc)
 		return rc;
-	file->real = (sqlite3_file *)(file + 1);
-	rc = below->xOpen(below, name, file->real, flags, ret);
-	if (file->real->pMethods) {
+	mine->real = (sqlite3_file *)(mine + 1);
+	rc = below->xOpen(below, name, mine->real, flags, ret);
+	if (mine->real->pMethods) {
 		f->pMethods = &faultvfs_methods;
-		file->name = name ? strdup(name) : NULL;
+		mine->name = name ? strdup(name) : NULL;
 	}
 	return rc;
 }

@@ -267,6 +267,7 @@ static void test_reboot(void **state)
 
 /* ---- one process at a time ---- */
 
+static void child_holds(int fd)
 {
 	struct store *s;
 
