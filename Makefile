@@ -88,6 +88,9 @@ $(B)/fault/%.o: src/%.c | $(SKELS)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -DSLUICE_FAULT $(CFLAGS) -c $< -o $@
 
+# The interface's description is compiled in.
+$(B)/obj/control.o $(B)/san/control.o $(B)/fault/control.o: src/io.sluice.varlink
+
 $(B)/obj/core.a: $(CORE:src/%.c=$(B)/obj/%.o)
 $(B)/san/core.a: $(CORE:src/%.c=$(B)/san/%.o)
 $(B)/fault/core.a: $(CORE:src/%.c=$(B)/fault/%.o)

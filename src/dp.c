@@ -471,7 +471,7 @@ static int open_into(struct dp *dp, const struct dp_opts *opts, struct errtext *
 		r = dp_events_open(dp, err);
 	if (r)
 		return r;
-	__atomic_store_n(&dp->conf->event_rate, opts->event_rate, __ATOMIC_RELAXED);
+	dp_set_event_rate(dp, opts->event_rate);
 	if (!dp->created)
 		return 0;
 	dp->conf->abi = SLUICE_ABI;
@@ -537,6 +537,11 @@ void dp_close(struct dp *dp)
 	free(dp->use_before);
 	free(dp->dir);
 	free(dp);
+}
+
+void dp_set_event_rate(struct dp *dp, uint32_t event_rate)
+{
+	__atomic_store_n(&dp->conf->event_rate, event_rate, __ATOMIC_RELAXED);
 }
 
 uint32_t dp_max_flows(const struct dp *dp)

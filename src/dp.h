@@ -48,6 +48,8 @@ void dp_close(struct dp *dp);
 
 /* Entries of each flow table. May differ from what was asked for when the tables were there already. */
 uint32_t dp_max_flows(const struct dp *dp);
+/* Another event rate from now on, as in dp_opts. */
+void dp_set_event_rate(struct dp *dp, uint32_t event_rate);
 /* Did dp_open() create the maps (true) or find them? */
 bool dp_created(const struct dp *dp);
 

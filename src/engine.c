@@ -492,6 +492,7 @@ int engine_reload(struct engine *e, struct errtext *err)
 	ret = host_ready(e, c, err);
 	if (ret < 0)
 		return -EIO;
+	dp_set_event_rate(e->dp, event_rate(c));
 	say_warnings(e, c);
 	note(e, LOG_NOTICE, "reload", "configuration %s is in force", e->config_path);
 	return 0;

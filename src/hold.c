@@ -264,7 +264,7 @@ int hold_reconcile_local(const struct config *config, const struct hold_table *t
 	assert(next_epoch);
 	r = want_list(config, &want, &n);
 	if (r)
-		return r;
+		return errtext_set(err, -r, "out of memory");
 	r = changes_init(&c, n + t->n, n, next_epoch);
 	if (!r) {
 		not_after_ns = hold_deadline(now_ns, config->fleet.ttl_s);
@@ -273,7 +273,7 @@ int hold_reconcile_local(const struct config *config, const struct hold_table *t
 	}
 	free(want);
 	if (r)
-		return r;
+		return errtext_set(err, -r, "out of memory");
 	if (c.count[HOLD_BEGIN] > UINT32_MAX - next_epoch) {
 		hold_changes_done(&c);
 		return errtext_set(err, EOVERFLOW,

@@ -527,7 +527,7 @@ static int file_create(struct store *s, int dir_fd, const char *dir, const char 
 	int fd, r;
 
 	if (asprintf(&path, "%s/" STORE_NEW, dir) < 0)
-		return -ENOMEM;
+		return errtext_set(err, ENOMEM, "out of memory");
 	unlinkat(dir_fd, STORE_NEW "-journal", 0);
 	unlinkat(dir_fd, STORE_NEW, 0);
 	fd = openat(dir_fd, STORE_NEW, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -582,12 +582,12 @@ int store_open_with(const char *dir, const char *machine, const struct store_opt
 	int r;
 
 	if (!s)
-		return -ENOMEM;
+		return errtext_set(err, ENOMEM, "out of memory");
 	s->lock_fd = -1;
 	s->log_max = o->log_max;
 	if (asprintf(&s->path, "%s/" STORE_FILE, dir) < 0) {
 		free(s);
-		return -ENOMEM;
+		return errtext_set(err, ENOMEM, "out of memory");
 	}
 	r = store_open_in(s, dir, machine, o, err);
 	if (r)
