@@ -51,16 +51,21 @@ __attribute__((format(printf, 4, 5))) static void note(const struct engine *e, i
 static int host_record(void *arg, const struct host_change *changes, size_t n, struct errtext *err)
 {
 	struct engine *e = arg;
+	struct store_host *list = calloc(n ?: 1, sizeof(*list));
 	int ret;
 
-	for (size_t i = 0; i < n; i++) {
-		ret = store_host_add(e->store, changes[i].kind, changes[i].key, changes[i].was,
-				     changes[i].now, err);
-		if (ret < 0)
-			return ret;
-	}
-	FAULT_POINT("engine.host.recorded");
-	return 0;
+	if (!list)
+		return errtext_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		list[i] = (struct store_host){ .kind = (char *)changes[i].kind,
+					       .key = (char *)changes[i].key,
+					       .was = (char *)changes[i].was,
+					       .now = (char *)changes[i].now };
+	ret = store_host_add(e->store, list, n, err);
+	free(list);
+	if (!ret)
+		FAULT_POINT("engine.host.recorded");
+	return ret;
 }
 
 /* Undo what the store says was changed and the configuration (NULL: none) does not call for. */
@@ -284,8 +289,11 @@ static int holds_set(struct engine *e, const struct config *c, struct errtext *e
 		goto out;
 	FAULT_POINT("engine.decided");
 	ret = store_commit(e->store, &batch, err);
-	if (ret < 0)
+	if (ret < 0) {
+		if (store_must_reopen(e->store))
+			ret = -EIO;
 		goto out;
+	}
 	FAULT_POINT("engine.persisted");
 	for (size_t i = 0; i < changes.n; i++) {
 		const struct hold_change *h = &changes.rows[i];
@@ -354,10 +362,12 @@ int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct
 	uint64_t renew_ns = hold_next_renewal(&e->holds, e->config->fleet.ttl_s), sweep_ns;
 	int ret;
 
+	if (store_must_reopen(e->store)) {
+		errtext_set(err, EIO, "the store in %s must be opened again", e->config->state_dir);
+		return -EIO;
+	}
 	if (renew_ns <= now_ns) {
 		ret = renew(e, now_ns, err);
-		if (ret < 0 && store_must_reopen(e->store))
-			return -EIO;
 		/* The data plane fences the slices by itself if this goes on. */
 		if (ret < 0 && !e->renewal_failing)
 			note(e, LOG_ERR, "renewal", "deadlines can't be renewed: %s", err->s);

@@ -68,8 +68,8 @@ struct store_host {
 	char *now;
 };
 
-int store_host_add(struct store *s, const char *kind, const char *key, const char *was,
-		   const char *now, struct errtext *err);
+/* All of them in one transaction, which is durable when this returns 0. */
+int store_host_add(struct store *s, const struct store_host *list, size_t n, struct errtext *err);
 /* Forget one, after it was undone. 0 also when it is not there. */
 int store_host_rm(struct store *s, const char *kind, const char *key, struct errtext *err);
 /* All of them, the latest first: the order in which to undo them. Free with store_host_free(). */

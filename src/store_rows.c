@@ -405,32 +405,30 @@ int store_load_holds(struct store *s, struct hold_table *ret, uint32_t *ret_next
 
 /* ---- changes of the host ---- */
 
-/* One write of its own, durable when it returns 0. */
-#define EXEC_ALONE(s, which, err, ...)                              \
-	exec_alone(s, which, (const struct value[]){ __VA_ARGS__ }, \
-		   sizeof((const struct value[]){ __VA_ARGS__ }) / sizeof(struct value), err)
+#define EXEC(s, which, ...)                                        \
+	stmt_exec(s, which, (const struct value[]){ __VA_ARGS__ }, \
+		  sizeof((const struct value[]){ __VA_ARGS__ }) / sizeof(struct value))
 
-static int exec_alone(struct store *s, enum store_stmt which, const struct value *v, int n,
-		      struct errtext *err)
+int store_host_add(struct store *s, const struct store_host *list, size_t n, struct errtext *err)
+{
+	int rc = SQLITE_OK, r = tx_begin(s, err);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < n && rc == SQLITE_OK; i++)
+		rc = EXEC(s, STMT_HOST_ADD, V_TEXT(list[i].kind), V_TEXT(list[i].key),
+			  V_TEXT(list[i].was), V_TEXT(list[i].now));
+	return tx_end(s, rc == SQLITE_OK ? 0 : store_fail(s, rc, "write", err), err);
+}
+
+int store_host_rm(struct store *s, const char *kind, const char *key, struct errtext *err)
 {
 	int rc, r = tx_begin(s, err);
 
 	if (r)
 		return r;
-	rc = stmt_exec(s, which, v, n);
+	rc = EXEC(s, STMT_HOST_RM, V_TEXT(kind), V_TEXT(key));
 	return tx_end(s, rc == SQLITE_OK ? 0 : store_fail(s, rc, "write", err), err);
-}
-
-int store_host_add(struct store *s, const char *kind, const char *key, const char *was,
-		   const char *now, struct errtext *err)
-{
-	return EXEC_ALONE(s, STMT_HOST_ADD, err, V_TEXT(kind), V_TEXT(key), V_TEXT(was),
-			  V_TEXT(now));
-}
-
-int store_host_rm(struct store *s, const char *kind, const char *key, struct errtext *err)
-{
-	return EXEC_ALONE(s, STMT_HOST_RM, err, V_TEXT(kind), V_TEXT(key));
 }
 
 /* A column's text as a new string; NULL for SQL's NULL. */

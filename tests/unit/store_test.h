@@ -87,6 +87,14 @@ static inline void open_refused(const char *machine, int e, const char *word1, c
 	assert_null(strchr(err.s, '\n'));
 }
 
+static inline int host_add(struct store *s, const char *kind, const char *key, const char *was,
+			   const char *now, struct errtext *e)
+{
+	const struct store_host h = { (char *)kind, (char *)key, (char *)was, (char *)now };
+
+	return store_host_add(s, &h, 1, e);
+}
+
 /* SQL behind the store's back. The first column of the first row, -1 without one. */
 static inline int64_t sql(const char *text)
 {

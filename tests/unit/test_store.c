@@ -214,11 +214,11 @@ static void test_host(void **state)
 	assert_int_equal(store_host_list(s, &list, &n, &err), 0);
 	assert_int_equal(n, 0);
 	store_host_free(list, n);
-	assert_int_equal(store_host_add(s, "sysctl", "a", "0", "1", &err), 0);
-	assert_int_equal(store_host_add(s, "route", "a", NULL, "local 203.0.113.7", &err), 0);
-	assert_int_equal(store_host_add(s, "sysctl", "b", "", NULL, &err), 0);
+	assert_int_equal(host_add(s, "sysctl", "a", "0", "1", &err), 0);
+	assert_int_equal(host_add(s, "route", "a", NULL, "local 203.0.113.7", &err), 0);
+	assert_int_equal(host_add(s, "sysctl", "b", "", NULL, &err), 0);
 	/* The value that was found first is the one to go back to. */
-	assert_int_equal(store_host_add(s, "sysctl", "a", "1", "2", &err), 0);
+	assert_int_equal(host_add(s, "sysctl", "a", "1", "2", &err), 0);
 	store_close(s);
 
 	s = open_ok();
@@ -322,7 +322,7 @@ static void test_busy(void **state)
 	assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
 	assert_int_equal(tick(s, 7, 0, S, NULL), -EBUSY);
 	assert_non_null(strstr(err.s, "another program"));
-	assert_int_equal(store_host_add(s, "k", "k", NULL, NULL, &err), -EBUSY);
+	assert_int_equal(host_add(s, "k", "k", NULL, NULL, &err), -EBUSY);
 	assert_false(store_must_reopen(s));
 	assert_int_equal(loaded_mask(s, NULL), 3);
 	sqlite3_close(db);

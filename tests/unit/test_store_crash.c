@@ -312,7 +312,7 @@ static size_t steps_with_failure(bool *ret_unsure)
 		assert_failure(r);
 		if (store_must_reopen(s)) {
 			assert_int_equal(tick(s, masks[step + 1], 30, S, NULL), -EIO);
-			assert_int_equal(store_host_add(s, "k", "k", NULL, NULL, &err), -EIO);
+			assert_int_equal(host_add(s, "k", "k", NULL, NULL, &err), -EIO);
 			*ret_unsure = true;
 			break;
 		}

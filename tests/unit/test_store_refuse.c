@@ -314,7 +314,7 @@ static void test_damaged_page(void **state)
 	char *p;
 
 	(void)state;
-	assert_int_equal(store_host_add(s, "sysctl", "a", "0", "1", &err), 0);
+	assert_int_equal(host_add(s, "sysctl", "a", "0", "1", &err), 0);
 	store_close(s);
 	page = sql("SELECT rootpage FROM sqlite_schema WHERE name = 'host_change'");
 	p = file_read(&n);
