@@ -546,10 +546,10 @@ GLOBAL int flow_in(struct __sk_buff *skb, const struct pkt *p, const struct slui
 			f = bpf_map_lookup_elem(&fwd, &fk);
 			peer = f ? f->tcp : 0;
 		}
-		tcp_note(&r->tcp, peer, p->tcp);
-		/* RFC 7857 2: a reset must not keep a flow alive. */
-		if (!(p->tcp & SLUICE_TCP_RST) && r->seen_s != now_s)
+		/* The first RST starts the transitory time (RFC 6146 3.5.2.2); others must not prolong it (RFC 7857 2). */
+		if (!(p->tcp & r->tcp & SLUICE_TCP_RST) && r->seen_s != now_s)
 			r->seen_s = now_s;
+		tcp_note(&r->tcp, peer, p->tcp);
 	}
 	return rewrite_dst(skb, p, &inner, port) ? SLUICE_DROP_rewrite : STEP_OK;
 }
