@@ -434,6 +434,11 @@ int control_set_group(struct control *s, const char *group, struct errtext *err)
 	return s->socket.fd < 0 ? 0 : control_socket_set_group(&s->socket, group, err);
 }
 
+int control_check(const char *path, const char *group, struct errtext *err)
+{
+	return control_socket_check(path, group, err);
+}
+
 static int add_fd(struct control *s, int fd, void *tag)
 {
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = tag };

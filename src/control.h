@@ -160,6 +160,11 @@ extern const char control_io_sluice[];
  * outlive the server, except path, group and limits, which are copied.
  */
 int control_open(const struct control_options *options, struct control **ret, struct errtext *err);
+/*
+ * Would control_open() with this path and group go well, as far as can be told without making anything? path NULL: only
+ * the group is looked at. Errors as above.
+ */
+int control_check(const char *path, const char *group, struct errtext *err);
 /* Disconnects everybody; removes the socket file if it is still ours. NULL is fine. */
 void control_close(struct control *c);
 

@@ -140,6 +140,21 @@ fail:
 	return r;
 }
 
+int control_socket_check(const char *path, const char *group, struct errtext *err)
+{
+	struct sockaddr_un sa;
+	gid_t gid;
+	int r = 0;
+
+	if (path)
+		r = set_address(path, &sa, err);
+	if (path && r == 0)
+		r = check_old(path, &sa, err);
+	if (group && r == 0)
+		r = group_find(group, &gid, err);
+	return r;
+}
+
 int control_socket_open(const char *path, const char *group, struct control_socket *ret,
 			struct errtext *err)
 {

@@ -20,6 +20,8 @@ struct control_socket {
  */
 int control_socket_open(const char *path, const char *group, struct control_socket *ret,
 			struct errtext *err);
+/* Would that go well, as far as can be told without making anything? path NULL: only the group is looked at. */
+int control_socket_check(const char *path, const char *group, struct errtext *err);
 /* Close and remove the file, if it is still ours. */
 void control_socket_close(struct control_socket *s);
 int control_socket_set_group(const struct control_socket *s, const char *group,

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -222,29 +223,111 @@ static void marker_path(char path[DP_PATH_MAX], const char *dir, const char *ifn
 	dp_path(path, "%s/tc/%s", dir, pin_name(ifname, name));
 }
 
-/* Is the filter at our place ours? 1: yes; 0: there is none; -EBUSY: it is another one's, called ret_name. */
-static int filter_ours(const struct hook *h, unsigned ifindex, char ret_name[BPF_OBJ_NAME_LEN])
-{
-	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = (int)ifindex, .attach_point = h->point);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
-	struct bpf_prog_info info = { 0 };
-	__u32 len = sizeof(info);
-	int fd, r;
+/* What the kernel says of the filters at one side of an interface's clsact. */
+struct filters {
+	unsigned n;
+	bool at_our_place;
+	char name
+		[64]; /* of that one: "uplink_ingress:[42]", or its kind when it is no BPF filter */
+};
 
-	r = bpf_tc_query(&at, &opts);
-	if (r == -ENOENT || r == -EINVAL) /* EINVAL: there is no clsact */
-		return 0;
-	if (r)
+static const struct rtattr *attr_find(const struct rtattr *a, size_t len, unsigned type)
+{
+	for (; RTA_OK(a, len); a = RTA_NEXT(a, len))
+		if ((a->rta_type & NLA_TYPE_MASK) == type)
+			return a;
+	return NULL;
+}
+
+static void filters_note(struct filters *f, const struct nlmsghdr *h)
+{
+	const struct tcmsg *t = NLMSG_DATA(h);
+	const struct rtattr *attrs = TCA_RTA(t), *kind, *options, *name = NULL;
+	size_t len;
+
+	f->n++;
+	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*t)) || t->tcm_handle != FILTER_HANDLE ||
+	    TC_H_MAJ(t->tcm_info) >> 16 != FILTER_PRIORITY)
+		return;
+	len = TCA_PAYLOAD(h);
+	kind = attr_find(attrs, len, TCA_KIND);
+	options = attr_find(attrs, len, TCA_OPTIONS);
+	if (kind && !strcmp(RTA_DATA(kind), "bpf") && options)
+		name = attr_find(RTA_DATA(options), RTA_PAYLOAD(options), TCA_BPF_NAME);
+	f->at_our_place = true;
+	snprintf(f->name, sizeof(f->name), "%s",
+		 name   ? (const char *)RTA_DATA(name)
+		 : kind ? (const char *)RTA_DATA(kind)
+			: "");
+}
+
+/* The messages of one answer. 0 or -errno; *done is set at the end of the last. */
+static int filters_take(struct filters *f, const char *buf, ssize_t len, bool *done)
+{
+	for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, len);
+	     h = NLMSG_NEXT(h, len)) {
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error;
+		if (h->nlmsg_type == NLMSG_DONE)
+			*done = true;
+		else if (h->nlmsg_type == RTM_NEWTFILTER)
+			filters_note(f, h);
+	}
+	return 0;
+}
+
+/*
+ * Filters of whatever kind at one side of an interface's clsact; none when there is no clsact. 0 or -errno. This goes by
+ * names as netlink tells them: to look at a program by its id takes CAP_SYS_ADMIN, which the daemon does not keep.
+ */
+static int filters_read(unsigned ifindex, enum bpf_tc_attach_point point, struct filters *ret)
+{
+	struct {
+		struct nlmsghdr h;
+		struct tcmsg t;
+	} req = {
+		.h = { .nlmsg_len = sizeof(req),
+		       .nlmsg_type = RTM_GETTFILTER,
+		       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.t = { .tcm_ifindex = (int)ifindex,
+		       .tcm_parent =
+			       TC_H_MAKE(TC_H_CLSACT, point == BPF_TC_INGRESS ? TC_H_MIN_INGRESS
+									      : TC_H_MIN_EGRESS) },
+	};
+	char buf[16384] __attribute__((aligned(8)));
+	struct filters f = { 0 };
+	bool done = false;
+	int fd, r = 0;
+
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (fd < 0 || send(fd, &req, sizeof(req), 0) < 0)
+		r = -errno;
+	while (!r && !done) {
+		ssize_t len = recv(fd, buf, sizeof(buf), 0);
+
+		if (len < 0 && errno == EINTR)
+			continue;
+		r = len < 0 ? -errno : filters_take(&f, buf, len, &done);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!r)
+		*ret = f;
+	return r;
+}
+
+/* Is the filter at our place ours? 1: yes; 0: there is none; -EBUSY: it is another one's, called f->name. */
+static int filter_ours(const struct hook *h, unsigned ifindex, struct filters *ret)
+{
+	size_t len = strlen(h->program);
+	int r = filters_read(ifindex, h->point, ret);
+
+	if (r || !ret->at_our_place)
 		return r;
-	fd = bpf_prog_get_fd_by_id(opts.prog_id);
-	if (fd < 0)
-		return fd;
-	r = bpf_obj_get_info_by_fd(fd, &info, &len) ? -errno : 0;
-	close(fd);
-	if (r)
-		return r;
-	memcpy(ret_name, info.name, BPF_OBJ_NAME_LEN);
-	return strncmp(info.name, h->program, BPF_OBJ_NAME_LEN - 1) ? -EBUSY : 1;
+	/* A program's name has 15 bytes at most. */
+	if (len > BPF_OBJ_NAME_LEN - 1)
+		len = BPF_OBJ_NAME_LEN - 1;
+	return strncmp(ret->name, h->program, len) || ret->name[len] != ':' ? -EBUSY : 1;
 }
 
 static int clsact_hook(const struct hook *h, int prog_fd, unsigned ifindex, const char *ifname,
@@ -253,16 +336,16 @@ static int clsact_hook(const struct hook *h, int prog_fd, unsigned ifindex, cons
 	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = (int)ifindex, .attach_point = h->point);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
 		    .prog_fd = prog_fd, .flags = BPF_TC_F_REPLACE);
-	char other[BPF_OBJ_NAME_LEN] = "";
+	struct filters f;
 	int r;
 
-	r = filter_ours(h, ifindex, other);
+	r = filter_ours(h, ifindex, &f);
 	if (r == -EBUSY)
 		return errtext_set(
 			err, EBUSY,
 			"%s %s: the clsact filter with handle %d, priority %d is the "
 			"program \"%s\", which is not ours: move that to another priority",
-			ifname, h->name, FILTER_HANDLE, FILTER_PRIORITY, other);
+			ifname, h->name, FILTER_HANDLE, FILTER_PRIORITY, f.name);
 	if (r >= 0)
 		r = bpf_tc_attach(&at, &opts);
 	if (r)
@@ -306,71 +389,18 @@ static int clsact_attach(const struct dp *dp, const int prog_fds[N_HOOKS], unsig
 	return 0;
 }
 
-/* How many filters the messages of one answer hold, or -errno. *done is set at the answer's end. */
-static int count_filters(const char *buf, ssize_t len, bool *done)
-{
-	int n = 0;
-
-	for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, len);
-	     h = NLMSG_NEXT(h, len)) {
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error;
-		if (h->nlmsg_type == NLMSG_DONE)
-			*done = true;
-		else if (h->nlmsg_type == RTM_NEWTFILTER)
-			n++;
-	}
-	return n;
-}
-
-/* Filters of whatever kind at one side of an interface's clsact. Number or -errno. */
-static int filters_left(unsigned ifindex, uint32_t parent)
-{
-	struct {
-		struct nlmsghdr h;
-		struct tcmsg t;
-	} req = {
-		.h = { .nlmsg_len = sizeof(req),
-		       .nlmsg_type = RTM_GETTFILTER,
-		       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		.t = { .tcm_ifindex = (int)ifindex, .tcm_parent = parent },
-	};
-	char buf[16384] __attribute__((aligned(8)));
-	bool done = false;
-	int fd, n, total = 0;
-
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	if (fd < 0 || send(fd, &req, sizeof(req), 0) < 0) {
-		total = -errno;
-		done = true;
-	}
-	while (!done) {
-		ssize_t len = recv(fd, buf, sizeof(buf), 0);
-
-		n = len < 0 ? -errno : count_filters(buf, len, &done);
-		if (n == -EINTR)
-			continue;
-		done |= n < 0;
-		total = n < 0 ? n : total + n;
-	}
-	if (fd >= 0)
-		close(fd);
-	return total;
-}
-
 /* The qdisc is ours: remove it unless somebody else makes use of it by now. */
 static int clsact_remove(unsigned ifindex)
 {
 	LIBBPF_OPTS(bpf_tc_hook, qdisc, .ifindex = (int)ifindex,
 		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	int in = filters_left(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS));
-	int out = filters_left(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS));
-	int r;
+	struct filters in, out;
+	int r = filters_read(ifindex, BPF_TC_INGRESS, &in);
 
-	if (in < 0 || out < 0)
-		return in < 0 ? in : out;
-	if (in || out)
-		return 0;
+	if (!r)
+		r = filters_read(ifindex, BPF_TC_EGRESS, &out);
+	if (r || in.n || out.n)
+		return r;
 	r = bpf_tc_hook_destroy(&qdisc);
 	return r == -ENOENT || r == -EINVAL ? 0 : r;
 }
@@ -379,10 +409,10 @@ static int filter_remove(const struct hook *h, unsigned ifindex)
 {
 	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = (int)ifindex, .attach_point = h->point);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
-	char other[BPF_OBJ_NAME_LEN];
+	struct filters f;
 	int r;
 
-	r = filter_ours(h, ifindex, other);
+	r = filter_ours(h, ifindex, &f);
 	if (r == 1)
 		r = bpf_tc_detach(&at, &opts);
 	return r == -EBUSY || r == -ENOENT ? 0 : r;

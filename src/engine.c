@@ -419,6 +419,8 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 		return errtext_set(err, ENOMEM, "out of memory");
 	e->note = opts->note;
 	e->note_arg = opts->note_arg;
+	e->judge = opts->judge;
+	e->judge_arg = opts->judge_arg;
 	e->started_ns = engine_now_ns();
 	clock_gettime(CLOCK_REALTIME, &e->started);
 	e->config_path = strdup(opts->config_path);
@@ -430,7 +432,8 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 	    (r = host_open(&e->host, err)) < 0 ||
 	    (r = host_links(e->host, e->config->uplinks, e->config->n_uplinks, links, err)) < 0 ||
 	    (r = store_open(e->config->state_dir, e->config->machine, &e->store, err)) < 0 ||
-	    (r = store_load_holds(e->store, &e->holds, &e->next_epoch, err)) < 0)
+	    (r = store_load_holds(e->store, &e->holds, &e->next_epoch, err)) < 0 ||
+	    (r = e->judge(e->judge_arg, e->config, err)) < 0)
 		goto fail;
 	FAULT_POINT("engine.opened");
 	dpo.dir = e->config->bpffs;
@@ -483,6 +486,8 @@ int engine_reload(struct engine *e, struct errtext *err)
 	if (ret < 0)
 		return ret;
 	ret = config_reloadable(old, c, err);
+	if (!ret)
+		ret = e->judge(e->judge_arg, c, err);
 	if (ret < 0)
 		goto refuse;
 	ret = host_links(e->host, c->uplinks, c->n_uplinks, links, err);
@@ -511,6 +516,27 @@ refuse:
 	return ret;
 }
 
+/*
+ * Nothing is held here any more, and the records say so. What is held after another start is something new, with an epoch that
+ * was never used.
+ */
+static int holds_end(struct engine *e, struct errtext *err)
+{
+	const struct config none = { 0 };
+	struct hold_changes changes;
+	struct store_batch batch = { .holds = &changes, .now_ms = utc_ms() };
+	int ret = store_load_holds(e->store, &e->holds, &e->next_epoch, err);
+
+	if (ret < 0)
+		return ret;
+	ret = hold_reconcile_local(&none, &e->holds, e->next_epoch, engine_now_ns(), &changes, err);
+	if (ret < 0)
+		return ret;
+	ret = store_commit(e->store, &batch, err);
+	hold_changes_done(&changes);
+	return ret;
+}
+
 int engine_teardown(const char *config_path, engine_note_fn *note_fn, void *note_arg,
 		    struct errtext *err)
 {
@@ -524,7 +550,10 @@ int engine_teardown(const char *config_path, engine_note_fn *note_fn, void *note
 	    (ret = host_undo(&e, NULL, err)) < 0)
 		goto out;
 	ret = dp_teardown(e.config->bpffs, e.config->uplinks, e.config->n_uplinks, err);
+	if (!ret)
+		ret = holds_end(&e, err);
 out:
+	hold_table_done(&e.holds);
 	store_close(e.store);
 	host_close(e.host);
 	config_free(e.config);

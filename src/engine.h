@@ -38,6 +38,12 @@ struct engine_uplink {
 /* Something happened that a person may want to know: for the log and for `sluice monitor`. text is one line. */
 typedef void engine_note_fn(void *arg, int priority, const char *event, const char *text);
 
+/*
+ * What the engine itself can't judge of a configuration. Asked at start and at a reload, before anything on this host is
+ * changed; what it refuses is refused. 0, or -errno with err filled.
+ */
+typedef int engine_judge_fn(void *arg, const struct config *c, struct errtext *err);
+
 struct engine {
 	char *config_path;
 	struct config *config;
@@ -57,6 +63,8 @@ struct engine {
 	bool renewal_failing; /* said so in the log */
 	engine_note_fn *note;
 	void *note_arg;
+	engine_judge_fn *judge;
+	void *judge_arg;
 };
 
 struct engine_opts {
@@ -64,6 +72,8 @@ struct engine_opts {
 	bool force_clsact; /* for tests */
 	engine_note_fn *note;
 	void *note_arg;
+	engine_judge_fn *judge;
+	void *judge_arg;
 };
 
 /* CLOCK_BOOTTIME, nanoseconds. */
@@ -94,7 +104,10 @@ int engine_links_fd(const struct engine *e);
 /* Look at what happened to the uplinks, and hook those that came (back). Failures are noted, not returned. */
 void engine_links(struct engine *e);
 
-/* Undo everything on this host: routes, settings, hooks, pins. The store keeps its epochs. Not while a daemon runs. */
+/*
+ * Undo everything on this host: routes, settings, hooks, pins; then no slice is held any more. The store stays, and goes on
+ * counting its epochs. Not while a daemon runs.
+ */
 int engine_teardown(const char *config_path, engine_note_fn *note, void *note_arg,
 		    struct errtext *err);
 

@@ -78,6 +78,14 @@ static int reload(void *arg, struct errtext *err)
 	return 0;
 }
 
+/* A configuration is good only if the control socket can be what it says. At a reload the socket is ours already. */
+static int judge(void *arg, const struct config *c, struct errtext *err)
+{
+	const struct daemon *d = arg;
+
+	return control_check(d->control ? NULL : c->control, c->access.group, err);
+}
+
 static int watch(const struct daemon *d, int fd, enum source source)
 {
 	struct epoll_event ev = { .events = EPOLLIN, .data.u32 = source };
@@ -233,6 +241,8 @@ static int daemon_main(const struct engine_opts *base)
 	}
 	opts.note = on_note;
 	opts.note_arg = &d;
+	opts.judge = judge;
+	opts.judge_arg = &d;
 	if (drop_capabilities() < 0)
 		log_warn("capabilities could not be dropped");
 	do {
@@ -254,7 +264,7 @@ static int daemon_main(const struct engine_opts *base)
 	return ret < 0 ? EXIT_FAILED : EXIT_SUCCESS;
 }
 
-/* -n: read and judge the configuration, and whether its uplinks are there; touch nothing. */
+/* -n: read and judge the configuration, and whether its uplinks and its group are there; touch nothing. */
 static int check_main(const char *path)
 {
 	struct host_link links[CONFIG_UPLINKS_MAX];
@@ -264,6 +274,8 @@ static int check_main(const char *path)
 	int ret;
 
 	ret = config_load(path, &c, &err);
+	if (!ret)
+		ret = control_check(NULL, c->access.group, &err);
 	if (!ret)
 		ret = host_open(&host, &err);
 	if (!ret)

@@ -22,6 +22,18 @@ static inline struct conn conn_of(uint8_t proto, uint32_t src, uint16_t sport, u
 	return c;
 }
 
+static inline uint32_t l4_of(uint8_t proto)
+{
+	return proto == P_TCP ? SLUICE_TCP : proto == P_UDP ? SLUICE_UDP : SLUICE_ICMP;
+}
+
+/* The nth of many different flows to one destination. */
+static inline struct conn nth(uint8_t proto, uint32_t n, uint32_t dst)
+{
+	return conn_of(proto, CLIENT + n / 7, (uint16_t)(20000 + n % 7), dst,
+		       proto == P_ICMP ? 0 : 80);
+}
+
 /* A packet of the client: flags for TCP, an echo request for ICMP. */
 static inline struct spec conn_out(const struct conn *c, uint8_t flags)
 {
@@ -52,6 +64,33 @@ static inline struct spec conn_in(const struct conn *c, uint8_t flags)
 	if (c->proto == P_ICMP)
 		s.sport = c->port;
 	return s;
+}
+
+/* The default pool, but every protocol mapped and filtered like this. */
+static inline struct sluice_pool pool_with(enum sluice_mapping mapping,
+					   enum sluice_filtering filtering)
+{
+	struct sluice_pool p = pool_default();
+	int i;
+
+	for (i = 0; i < SLUICE_L4_MAX; i++) {
+		p.mapping[i] = (uint8_t)mapping;
+		p.filtering[i] = (uint8_t)filtering;
+	}
+	return p;
+}
+
+/* The same for tests that set times back: short, but none ends by itself. */
+static inline struct sluice_pool pool_all(enum sluice_mapping mapping)
+{
+	struct sluice_pool p = pool_default();
+	int i;
+
+	for (i = 0; i < SLUICE_L4_MAX; i++)
+		p.mapping[i] = (uint8_t)mapping;
+	/* Short, so that a flow can be made to have ended; long enough for none to end by itself. */
+	p.timers = (struct sluice_timers){ 300, 60, 60, 60, 60, 60, 60, 60 };
+	return p;
 }
 
 static inline void expect_unchanged(const char *what, const struct frame *in, const struct run *r)

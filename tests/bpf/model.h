@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the data plane may do to a packet, said again and apart from it: a model of one pool with the default policy (TCP
- * overload, the others endpoint-independent with address-dependent filtering) and slices that do not end. It is shown each
+ * What the data plane may do to a packet, said again and apart from it: a model of one pool whose slices and flows do not end.
+ * Each protocol is mapped as overload, or endpoint-independent with address-dependent filtering. The model is shown each
  * packet and what came of it, says what is wrong with that, and learns from what is right.
  */
 #ifndef MODEL_H
@@ -9,7 +9,7 @@
 
 #include "harness.h"
 
-#define MODEL_SLOTS (1u << 17)
+#define MODEL_SLOTS (1u << 18)
 
 struct model_key {
 	uint32_t kind; /* enum model_kind */
@@ -20,10 +20,11 @@ struct model_key {
 
 enum model_kind {
 	NOTHING,
-	OUT_CLIENT, /* a: inner end, b: remote end (TCP) -> outer end */
+	OUT_CLIENT, /* a: inner end, b: remote end (overload) -> outer end */
 	OUT_LOCAL,
-	IN_FLOW, /* a: outer end, b: remote end (TCP) -> inner end */
-	SESSION, /* a: outer end, b: remote address */
+	IN_FLOW, /* a: outer end, b: remote end (overload) -> inner end */
+	SESSION, /* endpoint-independent: a: outer end, b: remote address, and port for TCP */
+	PERMIT,  /* endpoint-independent TCP: a: outer end, b: remote address that may open */
 };
 
 struct model_slot {
@@ -42,7 +43,8 @@ struct model {
 	uint32_t nslices;
 	uint32_t client_net, client_mask;
 	uint32_t no_nat_net, no_nat_mask;
-	uint32_t mappings[256]; /* by protocol */
+	bool eim[256]; /* by protocol */
+	uint32_t mappings[256];
 	uint32_t used;
 	struct model_slot slots[MODEL_SLOTS];
 };
@@ -145,14 +147,15 @@ static inline bool model_sound(const struct view *v)
 	return v->code == 0;
 }
 
-static inline struct model_key model_out_key(const struct view *v, bool local)
+static inline struct model_key model_out_key(const struct model *m, const struct view *v,
+					     bool local)
 {
 	struct model_key k = { .kind = local ? OUT_LOCAL : OUT_CLIENT,
 			       .proto = v->proto,
 			       .a = v->src,
 			       .aport = v->sport };
 
-	if (v->proto == P_TCP) {
+	if (!m->eim[v->proto]) {
 		k.b = v->dst;
 		k.bport = v->dport;
 	}
@@ -160,12 +163,12 @@ static inline struct model_key model_out_key(const struct view *v, bool local)
 }
 
 /* The flow at an outer end, as a packet from the remote end would find it. */
-static inline struct model_key model_in_key(uint8_t proto, uint32_t ip, uint32_t port,
-					    uint32_t remote, uint32_t rport)
+static inline struct model_key model_in_key(const struct model *m, uint8_t proto, uint32_t ip,
+					    uint32_t port, uint32_t remote, uint32_t rport)
 {
 	struct model_key k = { .kind = IN_FLOW, .proto = proto, .a = ip, .aport = port };
 
-	if (proto == P_TCP) {
+	if (!m->eim[proto]) {
 		k.b = remote;
 		k.bport = rport;
 	}
@@ -173,13 +176,29 @@ static inline struct model_key model_in_key(uint8_t proto, uint32_t ip, uint32_t
 }
 
 static inline struct model_key model_session_key(uint8_t proto, uint32_t ip, uint32_t port,
-						 uint32_t remote)
+						 uint32_t remote, uint32_t rport)
 {
 	struct model_key k = {
 		.kind = SESSION, .proto = proto, .a = ip, .aport = port, .b = remote
 	};
 
+	if (proto == P_TCP)
+		k.bport = rport;
 	return k;
+}
+
+static inline struct model_key model_permit_key(uint32_t ip, uint32_t port, uint32_t remote)
+{
+	struct model_key k = {
+		.kind = PERMIT, .proto = P_TCP, .a = ip, .aport = port, .b = remote
+	};
+
+	return k;
+}
+
+static inline bool model_opens(const struct view *v)
+{
+	return v->proto != P_TCP || (v->flags & (T_SYN | T_ACK)) == T_SYN;
 }
 
 /* A packet that goes on must be what it was. */
@@ -194,24 +213,28 @@ static inline const char *model_unchanged(const struct frame *in, const struct r
 static inline const char *model_translated(struct model *m, const struct frame *in,
 					   const struct view *v, bool local, const struct run *r)
 {
-	struct model_key key = model_out_key(v, local), back;
+	struct model_key key = model_out_key(m, v, local), back;
 	struct model_slot *known = model_find(m, &key);
-	bool opens = v->proto != P_TCP || (v->flags & (T_SYN | T_ACK)) == T_SYN;
+	bool mapped = known->key.kind != NOTHING, live = mapped;
 	const struct model_slice *slice;
 	const char *wrong;
 	struct view out;
 
+	/* A TCP mapping serves the connections that were opened through it. */
+	if (mapped && v->proto == P_TCP && m->eim[P_TCP])
+		live = model_has(
+			m, model_session_key(P_TCP, known->ip, known->port, v->dst, v->dport));
 	if (r->verdict == VERDICT_DROP) {
-		if (known->key.kind != NOTHING)
+		if (live)
 			return "a packet of a live flow was dropped";
-		if (!opens)
+		if (!model_opens(v))
 			return r->reason == SLUICE_DROP_no_flow ? NULL
 								: "dropped for a wrong reason";
-		if (v->proto != P_TCP && r->reason == SLUICE_DROP_no_port &&
+		if (!mapped && m->eim[v->proto] && r->reason == SLUICE_DROP_no_port &&
 		    m->mappings[v->proto] >= model_ports(m))
 			return NULL;
 		/* A socket keeps its address, and has that address's slice alone. */
-		if (local && r->reason == SLUICE_DROP_no_port)
+		if (!mapped && local && r->reason == SLUICE_DROP_no_port)
 			return NULL;
 		return "a packet that begins a flow was dropped";
 	}
@@ -223,21 +246,24 @@ static inline const char *model_translated(struct model *m, const struct frame *
 		return "left with a source outside the slices";
 	if (local && slice != model_slice(m, v->src, v->sport))
 		return "a socket's packet left from another slice";
-	if (known->key.kind != NOTHING) {
+	if (!live && !model_opens(v))
+		return "a flow began in the middle";
+	if (mapped) {
 		if (known->ip != out.src || known->port != out.sport)
 			return "a live flow moved to another port";
 	} else {
-		if (!opens)
-			return "a flow began in the middle";
-		back = model_in_key(v->proto, out.src, out.sport, v->dst, v->dport);
+		back = model_in_key(m, v->proto, out.src, out.sport, v->dst, v->dport);
 		if (model_has(m, back))
 			return "two flows on one outer tuple";
 		model_put(m, key, out.src, out.sport);
 		model_put(m, back, v->src, v->sport);
 		m->mappings[v->proto]++;
 	}
-	if (v->proto != P_TCP)
-		model_put(m, model_session_key(v->proto, out.src, out.sport, v->dst), 0, 0);
+	if (m->eim[v->proto])
+		model_put(m, model_session_key(v->proto, out.src, out.sport, v->dst, v->dport), 0,
+			  0);
+	if (m->eim[v->proto] && v->proto == P_TCP)
+		model_put(m, model_permit_key(out.src, out.sport, v->dst), 0, 0);
 	return NULL;
 }
 
@@ -264,8 +290,8 @@ static inline const char *model_egress(struct model *m, uint32_t came_by, const 
 				       : "an unsound packet left with a shared source";
 		if (!model_slice(m, v.src, v.sport))
 			return r->reason == SLUICE_DROP_escape ? NULL : "an escape";
-		if (model_has(m, model_out_key(&v, true)) ||
-		    model_has(m, model_in_key(v.proto, v.src, v.sport, v.dst, v.dport)))
+		if (model_has(m, model_out_key(m, &v, true)) ||
+		    model_has(m, model_in_key(m, v.proto, v.src, v.sport, v.dst, v.dport)))
 			return model_translated(m, in, &v, true, r);
 		return model_unchanged(in, r);
 	}
@@ -295,12 +321,24 @@ static inline const char *model_ingress(struct model *m, const struct frame *in,
 		return r->verdict == VERDICT_DROP ? NULL : "an unsound packet came in";
 	if (!model_slice(m, v.dst, v.dport))
 		return r->reason == SLUICE_DROP_foreign ? NULL : "not dropped as foreign";
-	key = model_in_key(v.proto, v.dst, v.dport, v.src, v.sport);
+	key = model_in_key(m, v.proto, v.dst, v.dport, v.src, v.sport);
 	flow = model_find(m, &key);
 	if (flow->key.kind == NOTHING)
 		return r->reason == SLUICE_DROP_unsolicited ? NULL : "not dropped as unsolicited";
-	if (v.proto != P_TCP && !model_has(m, model_session_key(v.proto, v.dst, v.dport, v.src)))
-		return r->reason == SLUICE_DROP_filtered ? NULL : "not dropped as filtered";
+	if (m->eim[v.proto]) {
+		struct model_key session =
+			model_session_key(v.proto, v.dst, v.dport, v.src, v.sport);
+
+		if (!model_has(m, session)) {
+			if (v.proto != P_TCP || !model_opens(&v) ||
+			    !model_has(m, model_permit_key(v.dst, v.dport, v.src)))
+				return r->reason == SLUICE_DROP_filtered
+					       ? NULL
+					       : "not dropped as filtered";
+			/* The remote end opens a connection to the mapping. */
+			model_put(m, session, 0, 0);
+		}
+	}
 	if (r->verdict != VERDICT_PASS)
 		return "an answer was dropped";
 	wrong = frame_rewritten(in, &r->out, false, &out);

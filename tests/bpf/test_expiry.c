@@ -79,9 +79,11 @@ static const struct life {
 		{ "SsAFafA", P_TCP, 80, 12 }, { "SsAfAFa", P_TCP, 80, 12 },
 		{ "Sr", P_TCP, 80, 18 },      { "SsAR", P_TCP, 80, 18 },
 		{ "SsAr", P_TCP, 80, 18 },    { "SsAFr", P_TCP, 80, 18 },
-		{ "D", P_UDP, 443, 48 },      { "Dd", P_UDP, 443, 48 },
-		{ "D", P_UDP, 53, 16 },       { "D", P_UDP, 123, 16 },
-		{ "D", P_ICMP, 0, 30 },       { "Dd", P_ICMP, 0, 30 },
+		{ "SsAra", P_TCP, 80, 75 }, /* whoever goes on talking has not been reset (RFC 6146 3.5.2.2) */
+		{ "SsARA", P_TCP, 80, 75 },   { "D", P_UDP, 443, 48 },
+		{ "Dd", P_UDP, 443, 48 },     { "D", P_UDP, 53, 16 },
+		{ "D", P_UDP, 123, 16 },      { "D", P_ICMP, 0, 30 },
+		{ "Dd", P_ICMP, 0, 30 },
 	};
 
 /*
@@ -184,6 +186,64 @@ static void test_tcp_refresh(void **state)
 			conn_sends_same(&b, "kept by sending", &c, T_ACK);
 			bed_sweep(&b);
 		}
+		bed_close(&b);
+	}
+}
+
+/*
+ * A reset starts the time that a connection has left, however long it was idle before (else one forged packet would end it at
+ * once); more of them do not prolong it.
+ */
+static void test_reset_starts_its_time(void **state)
+{
+	static const enum sluice_mapping mappings[] = { SLUICE_OVERLOAD, SLUICE_EIM };
+	struct conn c;
+	struct bed b;
+	int i;
+
+	(void)state;
+	need_uptime(200);
+	for (i = 0; i < 2; i++) {
+		bed_scene(&b, FLOWS, pool_short(mappings[i]));
+		c = conn_of(P_TCP, CLIENT, 1000, REMOTE, 443);
+		conn_opens(&b, "tcp", &c);
+		bed_age(&b, 60);
+		conn_answers(&b, "reset", &c, T_RST | T_ACK);
+		bed_age(&b, 10);
+		conn_answers(&b, "it was forged: data", &c, T_ACK);
+		bed_age(&b, 60);
+		conn_answers(&b, "reset again", &c, T_RST | T_ACK);
+		bed_age(&b, 10);
+		conn_answers(&b, "and again", &c, T_RST);
+		bed_age(&b, 10);
+		conn_answers_too_late(&b, "too late", &c, T_ACK);
+		bed_close(&b);
+	}
+}
+
+/* A mapping lives by the longest of the times that it was used for: port 53 has a shorter one. */
+static void test_longest_time_counts(void **state)
+{
+	struct conn dns = conn_of(P_UDP, CLIENT, 1000, REMOTE, 53), other = dns;
+	struct bed b;
+	int i;
+
+	(void)state;
+	need_uptime(100);
+	for (i = 0; i < 2; i++) {
+		other.dport = 443;
+		other.dst = i ? REMOTE2 : REMOTE;
+		bed_scene(&b, FLOWS, pool_short(SLUICE_EIM));
+		conn_sends(&b, "dns", &dns, 0);
+		conn_sends(&b, "other", &other, 0);
+		assert_int_equal(dns.port, other.port);
+		conn_sends_same(&b, "dns again", &dns, 0);
+		bed_age(&b, 40);
+		bed_sweep(&b);
+		conn_answers(&b, "after the shorter time", &other, 0);
+		conn_sends_same(&b, "after the shorter time", &other, 0);
+		bed_age(&b, 49);
+		conn_answers_too_late(&b, "after the longer one", &other, 0);
 		bed_close(&b);
 	}
 }
@@ -448,6 +508,8 @@ int main(void)
 		cmocka_unit_test(test_lives_eim),
 		cmocka_unit_test(test_udp_refresh),
 		cmocka_unit_test(test_tcp_refresh),
+		cmocka_unit_test(test_reset_starts_its_time),
+		cmocka_unit_test(test_longest_time_counts),
 		cmocka_unit_test(test_tcp_begins_anew),
 		cmocka_unit_test(test_dead_ports_serve_again),
 		cmocka_unit_test(test_sweep),

@@ -303,7 +303,7 @@ static void remember(const struct frame *in, const struct run *r)
 	c->port = out.sport;
 }
 
-static void test_hostile(void **state)
+static void hostile(struct sluice_pool p, uint64_t packets)
 {
 	static const struct {
 		const char *name;
@@ -312,17 +312,8 @@ static void test_hostile(void **state)
 	} ways[] = { { "egress, forwarded", EGRESS, FORWARDED },
 		     { "egress, made here", EGRESS, MADE_HERE },
 		     { "ingress", INGRESS, FORWARDED } };
-	static struct model m = {
-		.slices = { { SHARED, FIRST, LAST }, { SHARED2, 2048, 3071 } },
-		.nslices = 2,
-		.client_net = IP(10, 1, 0, 0),
-		.client_mask = 0xffff0000,
-		.no_nat_net = IP(192, 0, 2, 0),
-		.no_nat_mask = 0xffffff00,
-	};
+	static struct model m;
 	uint64_t seed = number_from_env("SLUICE_SEED", 20240607), i;
-	uint64_t packets = number_from_env("SLUICE_PACKETS", 100000);
-	struct sluice_pool p = pool_default();
 	struct coverage cov = { 0 };
 	struct bed b, bare;
 	struct frame in;
@@ -330,7 +321,18 @@ static void test_hostile(void **state)
 	struct run r;
 	int k, err;
 
-	(void)state;
+	memset(&m, 0, sizeof(m));
+	m.slices[0] = (struct model_slice){ SHARED, FIRST, LAST };
+	m.slices[1] = (struct model_slice){ SHARED2, 2048, 3071 };
+	m.nslices = 2;
+	m.client_net = IP(10, 1, 0, 0);
+	m.client_mask = 0xffff0000;
+	m.no_nat_net = IP(192, 0, 2, 0);
+	m.no_nat_mask = 0xffffff00;
+	m.eim[P_TCP] = p.mapping[SLUICE_TCP] == SLUICE_EIM;
+	m.eim[P_UDP] = p.mapping[SLUICE_UDP] == SLUICE_EIM;
+	m.eim[P_ICMP] = p.mapping[SLUICE_ICMP] == SLUICE_EIM;
+	nrecent = 0;
 	print_message("SLUICE_SEED=%llu SLUICE_PACKETS=%llu\n", (unsigned long long)seed,
 		      (unsigned long long)packets);
 	rnd_state = seed;
@@ -398,6 +400,24 @@ static void test_hostile(void **state)
 	bed_close(&b);
 }
 
+static void test_hostile(void **state)
+{
+	(void)state;
+	hostile(pool_default(), number_from_env("SLUICE_PACKETS", 100000));
+}
+
+/* The same with every protocol mapped the other way. */
+static void test_hostile_other_mappings(void **state)
+{
+	struct sluice_pool p = pool_default();
+
+	(void)state;
+	p.mapping[SLUICE_TCP] = SLUICE_EIM;
+	p.filtering[SLUICE_TCP] = SLUICE_FILTER_ADDRESS;
+	p.mapping[SLUICE_UDP] = p.mapping[SLUICE_ICMP] = SLUICE_OVERLOAD;
+	hostile(p, number_from_env("SLUICE_PACKETS", 100000));
+}
+
 /*
  * IPv6 packets with v4-mapped addresses, which must not be on any wire, are not taken for the IPv4 packets whose addresses
  * they spell.
@@ -449,6 +469,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_hostile_other_mappings),
 		cmocka_unit_test(test_mapped_ip6),
 	};
 

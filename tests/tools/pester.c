@@ -177,7 +177,7 @@ static size_t noise_fill(unsigned kind, uint64_t *state, char *buf, size_t size)
 			buf[i] = call[i % (sizeof(call) - 1)];
 			break;
 		case 3:
-			buf[i] = "[{\"a\":"[next_random(state) % 6];
+			buf[i] = '[';
 			break;
 		default:
 			buf[i] = (char)('a' + next_random(state) % 26);
