@@ -77,8 +77,15 @@ enum parse_result {
 	PARSE_NOT_IP, /* nothing of ours, or too short to have addresses */
 };
 
+/* IEEE 802.1Q, behind the addresses and the type of the outer header. */
+struct vlan_tag {
+	__be16 tci;
+	__be16 type;
+};
+#define VLAN_TAGS_MAX 2
+
 /* A header's worth beyond the longest IPv4 header, with a quoted one behind it. */
-#define PULL_LEN (ETH_HLEN + 60 + 8 + 60 + 20)
+#define PULL_LEN (ETH_HLEN + VLAN_TAGS_MAX * sizeof(struct vlan_tag) + 60 + 8 + 60 + 20)
 
 static __always_inline void addr_set_v4(union sluice_addr *a, __be32 v4)
 {
@@ -300,8 +307,21 @@ static __always_inline int parse(void *data, void *end, __u32 len, __u16 l3_off,
 	__builtin_memset(p, 0, sizeof(*p));
 	p->bad = NOT_BAD;
 	p->incoming = incoming;
-	p->l3_off = l3_off;
 	p->len = len;
+	/* Tags that no device has taken out of the frame: what they hide must not pass the guard either. */
+	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
+		struct vlan_tag *tag = data + l3_off;
+
+		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		if (len < l3_off + sizeof(*tag))
+			return PARSE_NOT_IP;
+		if ((void *)(tag + 1) > end)
+			return PARSE_SHORT;
+		ethertype = tag->type;
+		l3_off += sizeof(*tag);
+	}
+	p->l3_off = l3_off;
 	if (ethertype == bpf_htons(ETH_P_IP))
 		ret = parse_v4(data, end, gso, p);
 	else if (ethertype == bpf_htons(ETH_P_IPV6))

@@ -125,10 +125,16 @@ static inline bool model_no_nat(const struct model *m, uint32_t ip)
 /* Addresses that stand in the packet, whether or not the rest makes sense. */
 static inline bool model_addrs(const struct frame *f, uint32_t *ret_src, uint32_t *ret_dst)
 {
-	if (f->len < ETH_LEN + 20 || get16(f->b + 12) != E_IP4)
+	uint16_t ether;
+	uint32_t l3;
+
+	if (f->len < ETH_LEN)
 		return false;
-	*ret_src = get32(f->b + ETH_LEN + 12);
-	*ret_dst = get32(f->b + ETH_LEN + 16);
+	l3 = frame_l3(f, &ether);
+	if (ether != E_IP4 || f->len < l3 + 20)
+		return false;
+	*ret_src = get32(f->b + l3 + 12);
+	*ret_dst = get32(f->b + l3 + 16);
 	return true;
 }
 

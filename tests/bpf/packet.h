@@ -252,6 +252,20 @@ static inline void frame_build6(struct frame *f, const struct spec *s, uint8_t e
 		p[40] = s->proto;
 }
 
+/* Where the layer behind the Ethernet header and up to two VLAN tags begins, and what it is. */
+static inline uint32_t frame_l3(const struct frame *f, uint16_t *ret_ether)
+{
+	uint32_t l3 = ETH_LEN;
+
+	*ret_ether = get16(f->b + 12);
+	while (l3 < ETH_LEN + 8 && (*ret_ether == E_VLAN || *ret_ether == 0x88a8) &&
+	       f->len >= l3 + 4) {
+		*ret_ether = get16(f->b + l3 + 2);
+		l3 += 4;
+	}
+	return l3;
+}
+
 /* Reads a frame. Says what is there; whether that is right is for the caller to say. */
 static inline void frame_view(const struct frame *f, struct view *v)
 {
@@ -261,12 +275,7 @@ static inline void frame_view(const struct frame *f, struct view *v)
 	memset(v, 0, sizeof(*v));
 	if (f->len < ETH_LEN)
 		return;
-	v->ether = get16(f->b + 12);
-	v->l3 = ETH_LEN;
-	if (v->ether == E_VLAN && f->len >= ETH_LEN + 4) {
-		v->ether = get16(f->b + 16);
-		v->l3 += 4;
-	}
+	v->l3 = frame_l3(f, &v->ether);
 	p = f->b + v->l3;
 	room = f->len - v->l3;
 	if (v->ether != E_IP4 || room < 20 || p[0] >> 4 != 4)

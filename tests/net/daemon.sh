@@ -107,7 +107,7 @@ test_second() {
 # ---- the control socket's file ----
 
 test_socket_file() {
-	local before sock=$LAB_STATE/edge1/control.sock
+	local before rc sock=$LAB_STATE/edge1/control.sock
 
 	sluiced_kill edge1
 	check_that socket/stale-left "SIGKILL left no socket, so the next case shows nothing" test -S "$sock"
@@ -115,7 +115,13 @@ test_socket_file() {
 	check exit/stale "exit code on a socket that nobody listens on" "$RC" -eq 3
 	sluiced_start edge1 || true
 	check_that socket/stale-replaced "no answer after a start over a stale socket" sluice_ctl edge1 status
+	start_bg monitor edge1 "$SLUICE" --socket "$sock" monitor
+	wait_out monitor 10 subscribed
 	sluiced_stop edge1
+	wait_for 10 lab_pid_gone "$(<"$LAB_STATE/pids/monitor")" || true
+	rc=0
+	stop_bg monitor || rc=$?
+	check exit/gone "exit code of sluice monitor when the daemon stops" "$rc" -eq 3
 	check_not socket/removed "the socket is left behind after SIGTERM" test -e "$sock"
 
 	echo precious >"$sock"

@@ -195,6 +195,56 @@ test_unleased() {
 	stop_bg sock || true
 }
 
+uplinks_are() { # NAME:STATE:HOW...
+	[[ $(sluice_ctl edge1 -j status | jq -r '[.uplinks[] | .name + ":" + .state + ":" + .ingress] | join(" ")') == "$*" ]]
+}
+
+test_uplinks() {
+	local how before escaped
+
+	how=$(sluice_ctl edge1 -j status | jq -r '.uplinks[0].ingress')
+	lab_ip gw <<-END
+		link add edge1b type veth peer name wan.2 netns slab-edge1
+		link set edge1b master wan up
+	END
+	in_ns edge1 ip link set wan.2 up
+	before=$(host_state)
+	conf_edit 's/"wan"/"wan", "wan.2"/'
+	check_reload uplinks/add
+	check_that uplinks/added "the second uplink is not attached" uplinks_are "wan:up:$how" "wan.2:up:$how"
+	check uplinks/setting "arp_ignore of the second uplink" "$(in_ns edge1 cat /proc/sys/net/ipv4/conf/wan.2/arp_ignore)" -eq 1
+	check_traffic uplinks/traffic
+	# It guards, too: what goes out there with the shared source and a port of nobody.
+	in_ns edge1 ip route add 198.51.100.13/32 dev wan.2
+	in_ns edge1 ip neigh replace 198.51.100.13 lladdr 02:00:00:00:00:13 dev wan.2
+	start_bg second gw "$WIRE" --dev edge1b --in --source "$SHARED"
+	wait_out second 10 ready
+	escaped=$(drops escape)
+	in_ns edge1 "$RAW" --count 5 "$SHARED" 198.51.100.13 17 'c350 1b59 000c 0000 61626364' >/dev/null || true
+	check uplinks/guard "packets dropped as escape" $(($(drops escape) - escaped)) -eq 5
+	check uplinks/guard-wire "packets on the wire" "$(wire_packets second)" -eq 0
+	in_ns edge1 ip neigh del 198.51.100.13 dev wan.2
+	in_ns edge1 ip route del 198.51.100.13/32 dev wan.2
+	conf_edit 's/"wan", "wan.2"/"wan"/'
+	check_reload uplinks/remove
+	check_that uplinks/removed "the second uplink is still attached" uplinks_are "wan:up:$how"
+	check_host uplinks/as-before "$before"
+	in_ns edge1 ip link del wan.2
+	check_traffic uplinks/remove-traffic
+}
+
+# A deadline comes and goes, without harm to what is there.
+test_ttl() {
+	conf_edit 's/^uplinks/fleet { ttl = 4 }\n&/'
+	check_reload ttl/set
+	check ttl/deadline "seconds until the deadline" "$(sluice_ctl edge1 -j slices | jq '.slices[0].expires_s')" -le 4
+	check_traffic ttl/traffic
+	conf_edit '/^fleet/d'
+	check_reload ttl/unset
+	check ttl/none "the deadline" "$(sluice_ctl edge1 -j slices | jq -r '.slices[0].expires_s')" = null
+	check_traffic ttl/none-traffic
+}
+
 test_refused() {
 	local before key
 
@@ -245,5 +295,7 @@ test_slices
 test_pool
 test_mapping
 test_unleased
+test_uplinks
+test_ttl
 test_refused
 exit "$TEST_FAILED"
