@@ -96,7 +96,16 @@ static __always_inline bool fresh(const struct sluice_flow *f, const struct slui
 	return now_s - f->seen_s <= sl->fresh_s;
 }
 
-GLOBAL bool rev_alive(const struct sluice_flow_key *rk, const struct sluice_flow *r, __u32 now_s,
+/* Bring an entry's time up to its peer's, so that it is found alive by itself for a while. */
+static __always_inline void seen_catch_up(struct sluice_flow *r, __u32 seen_s)
+{
+	__u32 was_s = r->seen_s;
+
+	if (was_s != SLUICE_DEAD && seen_s != SLUICE_DEAD && was_s != seen_s)
+		__sync_val_compare_and_swap(&r->seen_s, was_s, seen_s);
+}
+
+GLOBAL bool rev_alive(const struct sluice_flow_key *rk, struct sluice_flow *r, __u32 now_s,
 		      __u32 grace_s)
 {
 	struct sluice_flow_key fk;
@@ -111,6 +120,10 @@ GLOBAL bool rev_alive(const struct sluice_flow_key *rk, const struct sluice_flow
 		return false;
 	if (!(r->flags & SLUICE_FLOW_PERMIT) && fresh(r, sl, now_s))
 		return true;
+	/* UDP and ICMP: seen_s may lag behind the fwd entry's, but never leads it. */
+	if (!(r->flags & SLUICE_FLOW_PERMIT) && rk->proto != IPPROTO_TCP &&
+	    sluice_not_over((__u64)r->seen_s + r->timeout_s, 0, now_s))
+		return true;
 	pool = pool_of(sl->pool);
 	if (!pool)
 		return false;
@@ -121,6 +134,8 @@ GLOBAL bool rev_alive(const struct sluice_flow_key *rk, const struct sluice_flow
 	if (r->flags & SLUICE_FLOW_PERMIT)
 		return f && f->seen_s != SLUICE_DEAD &&
 		       sluice_not_over(sluice_mapping_ends_s(rk->proto, f), grace_s, now_s);
+	if (f && rk->proto != IPPROTO_TCP && !(r->flags & SLUICE_FLOW_EIM))
+		seen_catch_up(r, f->seen_s);
 	return sluice_not_over(sluice_flow_ends_s(rk->proto, r, f, &pool->timers), grace_s, now_s);
 }
 
@@ -238,6 +253,9 @@ GLOBAL bool fwd_alive(const struct sluice_flow_key *fk, const struct sluice_flow
 		return false;
 	if (fresh(f, sl, now_s))
 		return true;
+	/* UDP and ICMP: what the inner end sent decides alone. */
+	if (fk->proto != IPPROTO_TCP)
+		return sluice_not_over((__u64)f->seen_s + f->timeout_s, grace_s, now_s);
 	if (f->flags & SLUICE_FLOW_EIM)
 		return sluice_not_over(sluice_mapping_ends_s(fk->proto, f), grace_s, now_s);
 	r = rev_of(fk, f, sl);
