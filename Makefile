@@ -131,6 +131,17 @@ $(B)/fuzz/%: tests/fuzz/fuzz_%.c $(CORE) | $(SKELS)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g $(PKG_CFLAGS) -fsanitize=fuzzer,address,undefined $< $(CORE) $(LIBS) -o $@
 
+$(B)/bench/xdp.skel.h: tests/bench/xdp.bpf.c include/sluice_abi.h
+	$(call say,BPF,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -c $< -o $(@D)/xdp.bpf.o
+	$(Q)$(BPFTOOL) gen skeleton $(@D)/xdp.bpf.o name bench_xdp_bpf > $@
+
+BENCH := $(filter-out %.bpf.c,$(wildcard tests/bench/*.c))
+$(B)/bench/bench: $(BENCH) $(wildcard tests/bench/*.h) $(B)/bench/xdp.skel.h
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/bench $(CFLAGS) $(LDFLAGS) $(BENCH) $(LIBS) -o $@
+
 UNIT_BINS := $(UNIT:%=$(B)/unit/%)
 BPF_BINS := $(BPFTEST:%=$(B)/bpftest/%)
 KERNEL_BINS := $(KERNEL:%=$(B)/kernel/%)
@@ -159,6 +170,10 @@ fuzz: $(FUZZ_BINS)
 demo: setup
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)netns-lab/lab run collision
+
+bench: setup
+	$(Q)$(MAKE) --no-print-directory all $(B)/bench/bench
+	$(Q)tests/bench/bench.sh --json $(B)/bench.json
 
 lint:
 	$(Q)scripts/lint
