@@ -25,6 +25,7 @@ SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-fr
 BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter \
 	-Wno-address-of-packed-member -Iinclude -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu
 
+JOBS := $(shell nproc)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
@@ -148,7 +149,7 @@ KERNEL_BINS := $(KERNEL:%=$(B)/kernel/%)
 FUZZ_BINS := $(FUZZ:%=$(B)/fuzz/%)
 
 check: setup
-	$(Q)$(MAKE) --no-print-directory check-build
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) check-build
 	$(Q)tests/run unit bpf kernel net crash fuzz
 
 .PHONY: check-build
@@ -168,14 +169,16 @@ fuzz: $(FUZZ_BINS)
 	$(Q)FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) tests/run fuzz
 
 demo: setup
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)netns-lab/lab run collision
 
 bench: setup
-	$(Q)$(MAKE) --no-print-directory all $(B)/bench/bench
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all $(B)/bench/bench
 	$(Q)tests/bench/bench.sh --json $(B)/bench.json
 
 lint:
+	$(Q)scripts/setup lint
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) $(SKELS) $(B)/bench/xdp.skel.h
 	$(Q)scripts/lint
 
 install: $(PROGS:%=$(B)/%)

@@ -52,6 +52,8 @@ static void read_capabilities(struct doctor_facts *f)
 	f->net_raw = capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_RAW);
 	f->bpf = capng_have_capability(CAPNG_EFFECTIVE, CAP_BPF) ||
 		 capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
+	f->perfmon = capng_have_capability(CAPNG_EFFECTIVE, CAP_PERFMON) ||
+		     capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
 }
 
 /* The old iptables lists its tables of the namespace in a file; no file, no such tables. */
@@ -157,7 +159,7 @@ static void judge_bpf(const struct doctor_facts *f, struct findings *out)
 
 static void judge_capabilities(const struct doctor_facts *f, struct findings *out)
 {
-	if (f->net_admin && f->bpf && f->net_raw) {
+	if (f->net_admin && f->bpf && f->perfmon && f->net_raw) {
 		findings_add(out, "capabilities", FINDING_OK, NULL,
 			     "this process has what sluiced needs");
 		return;
@@ -166,8 +168,9 @@ static void judge_capabilities(const struct doctor_facts *f, struct findings *ou
 	findings_add(out, "capabilities", f->euid == 0 ? FINDING_ERROR : FINDING_INFO,
 		     f->euid == 0 ? "give them to sluiced (in its unit or container)"
 				  : "run as root to check what sluiced would have",
-		     "this process lacks%s%s%s", f->net_admin ? "" : " CAP_NET_ADMIN",
-		     f->bpf ? "" : " CAP_BPF", f->net_raw ? "" : " CAP_NET_RAW");
+		     "this process lacks%s%s%s%s", f->net_admin ? "" : " CAP_NET_ADMIN",
+		     f->bpf ? "" : " CAP_BPF", f->perfmon ? "" : " CAP_PERFMON",
+		     f->net_raw ? "" : " CAP_NET_RAW");
 }
 
 static void judge_nat(const struct doctor_facts *f, struct findings *out)

@@ -24,8 +24,9 @@ struct doctor_facts {
 	int jit;          /* net.core.bpf_jit_enable; -ENOENT outside the first network namespace */
 	int unprivileged_bpf_disabled; /* -errno */
 	uid_t euid;
-	bool net_admin, bpf, net_raw; /* effective capabilities; bpf also by CAP_SYS_ADMIN */
-	int nat_chains;               /* nf_tables chains of type nat, or -errno */
+	/* Effective capabilities; bpf and perfmon also by CAP_SYS_ADMIN. */
+	bool net_admin, bpf, perfmon, net_raw;
+	int nat_chains; /* nf_tables chains of type nat, or -errno */
 	char nat_names[160];
 	int nat_legacy; /* 1: the old iptables has a nat table here; 0; -errno */
 	int conntrack; /* entries of this namespace, -ENOENT: no connection tracking in the kernel */

@@ -87,6 +87,12 @@ static void libbpf_last(char *buf, size_t size)
 	libbpf_tail[0] = '\0';
 }
 
+void dp_quiet(void)
+{
+	libbpf_tail[0] = '\0';
+	libbpf_set_print(libbpf_print);
+}
+
 const char *dp_why(int r)
 {
 	if (r != -EPERM && r != -EACCES)
@@ -95,6 +101,10 @@ const char *dp_why(int r)
 	if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_BPF) &&
 	    !capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN))
 		return "not permitted: the capability CAP_BPF is missing";
+	/* The verifier wants it for programs with pointer arithmetic like ours. */
+	if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_PERFMON) &&
+	    !capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN))
+		return "not permitted: the capability CAP_PERFMON is missing";
 	if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN))
 		return "not permitted: the capability CAP_NET_ADMIN is missing";
 	return strerror(-r);
@@ -397,8 +407,7 @@ static int load(struct dp *dp, const struct dp_opts *opts, struct errtext *err)
 	char said[ERRTEXT_LEN / 2 + 128];
 	int r;
 
-	libbpf_tail[0] = '\0';
-	libbpf_set_print(libbpf_print);
+	dp_quiet();
 	dp->nat = nat_bpf__open();
 	if (!dp->nat)
 		return errtext_set(err, errno, "opening the BPF programs: %s", strerror(errno));

@@ -227,8 +227,8 @@ static void marker_path(char path[DP_PATH_MAX], const char *dir, const char *ifn
 struct filters {
 	unsigned n;
 	bool at_our_place;
-	char name
-		[64]; /* of that one: "uplink_ingress:[42]", or its kind when it is no BPF filter */
+	/* Of that one: "uplink_ingress:[42]", or its kind when it is no BPF filter. */
+	char name[64];
 };
 
 static const struct rtattr *attr_find(const struct rtattr *a, size_t len, unsigned type)
@@ -556,6 +556,7 @@ int dp_teardown(const char *dir, char *const *uplinks, size_t n_uplinks, struct 
 	char path[DP_PATH_MAX];
 	int lock_fd, r;
 
+	dp_quiet();
 	lock_fd = dp_lock(dir, err);
 	if (lock_fd < 0 && lock_fd != -ENOENT)
 		return lock_fd;

@@ -93,6 +93,8 @@ int dp_mkdir(const char *path); /* 0 also when it is there */
 /* Open dir and lock it. Returns the file descriptor; -ENOENT; -EBUSY. */
 int dp_lock(const char *dir, struct errtext *err);
 
+/* Let libbpf write nowhere; what it says last is kept for error texts. */
+void dp_quiet(void);
 /* "the kernel refuses" in terms of what is missing, for the foreign error r < 0. */
 const char *dp_why(int r);
 

@@ -16,6 +16,7 @@
 #define SWEEP_NS    NS_PER_S
 #define SWEEP_SHARE 20 /* at most a twentieth of the time goes into sweeping */
 #define RETRY_NS    NS_PER_S
+#define HOOKS_NS    (5 * NS_PER_S) /* somebody may have taken the programs off */
 #define EVENTS_MIN  100 /* events a second of one kind and CPU, whatever icmp-rate says */
 
 uint64_t engine_now_ns(void)
@@ -230,6 +231,28 @@ static void uplink_changed(struct engine *e, struct engine_uplink *u, unsigned i
 		note(e, LOG_ERR, "uplink", "uplink %s: %s", u->name, err.s);
 }
 
+/*
+ * See that every uplink has its programs. They are exchanged for themselves, which no packet notices; whatever took them off (a
+ * deleted qdisc, a detached link), or an attempt that failed earlier, is made good.
+ */
+static void uplinks_look_after(struct engine *e)
+{
+	struct errtext err = { 0 };
+	bool failing = false;
+
+	for (size_t i = 0; i < e->n_uplinks; i++) {
+		struct engine_uplink *u = &e->uplinks[i];
+		unsigned ifindex = if_nametoindex(u->name);
+
+		if (ifindex && uplink_hook(e, u, ifindex, u->up, &err) < 0) {
+			if (!e->hooks_failing)
+				note(e, LOG_ERR, "uplink", "uplink %s: %s", u->name, err.s);
+			failing = true;
+		}
+	}
+	e->hooks_failing = failing;
+}
+
 int engine_links_fd(const struct engine *e)
 {
 	return host_link_fd(e->host);
@@ -385,6 +408,10 @@ int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct
 		e->swept_ns = now_ns;
 		e->sweep_took_ns = engine_now_ns() - now_ns;
 		sweep_ns = now_ns + SWEEP_NS + e->sweep_took_ns * SWEEP_SHARE;
+	}
+	if (e->hooked_ns + HOOKS_NS <= now_ns) {
+		uplinks_look_after(e);
+		e->hooked_ns = now_ns;
 	}
 	*ret_next_ns = renew_ns < sweep_ns ? renew_ns : sweep_ns;
 	return 0;

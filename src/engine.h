@@ -60,7 +60,9 @@ struct engine {
 	uint64_t sweep_took_ns;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 	struct timespec started;
-	bool renewal_failing; /* said so in the log */
+	uint64_t hooked_ns;   /* when the uplinks were last looked after */
+	bool hooks_failing;   /* said so in the log */
+	bool renewal_failing; /* likewise */
 	engine_note_fn *note;
 	void *note_arg;
 	engine_judge_fn *judge;

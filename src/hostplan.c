@@ -493,6 +493,20 @@ static void judge_reserved(const struct host_facts *f, const struct config_pool 
 			p->name, sum);
 }
 
+/* What leaves by an interface that is no uplink is neither translated nor guarded. */
+static void judge_way_out(const struct host_facts *f, struct findings *out)
+{
+	for (size_t i = 0; i < f->n_uplinks; i++)
+		if (f->uplinks[i].default_route)
+			return;
+	findings_add(out, "uplink.way_out", FINDING_WARN,
+		     "name every interface that leads out in uplinks, or see that its routes are "
+		     "meant so",
+		     "no default route leads out of an uplink: what leaves by another interface is "
+		     "neither "
+		     "translated nor guarded");
+}
+
 void hostplan_judge(const struct host_facts *f, const struct config *c, struct findings *out)
 {
 	for (size_t i = 0; i < f->n_uplinks; i++) {
@@ -500,6 +514,7 @@ void hostplan_judge(const struct host_facts *f, const struct config *c, struct f
 		for (size_t j = 0; f->uplinks[i].ifindex && j < N_CONF_RULES; j++)
 			judge_conf(&f->uplinks[i], &conf_rules[j], c->set_sysctls, out);
 	}
+	judge_way_out(f, out);
 	judge_inner(f, out);
 	judge_forwarding(f, c->set_sysctls, out);
 	judge_addrs(f, c->set_routes, out);

@@ -137,7 +137,7 @@ bool hostplan_wanted(const struct host_change *change, const struct config *c);
 
 /*
  * Say what is right and what is wrong. What sluiced would change by itself when it starts is a
- * warning, what somebody else must change an error. Ids: uplink, uplink.state, route.local,
+ * warning, what somebody else must change an error. Ids: uplink, uplink.state, uplink.way_out, route.local,
  * route.clients, sysctl.ip_forward, sysctl.rp_filter, sysctl.arp_ignore, sysctl.arp_announce,
  * sysctl.port_range, sysctl.reserved_ports, ipv6.
  */

@@ -80,6 +80,19 @@ test_kills() {
 	stop_bg udp || true
 }
 
+programs_back() {
+	[[ $(filters ingress) -eq 1 && $(filters egress) -eq 1 ]]
+}
+
+# Somebody deletes the qdisc while the daemon runs: it finds out by itself.
+test_deleted() {
+	in_ns edge1 tc qdisc del dev wan clsact
+	wait_for 15 programs_back || true
+	check clsact/qdisc-deleted-ingress "programs at ingress" "$(filters ingress)" -eq 1
+	check clsact/qdisc-deleted-egress "programs at egress" "$(filters egress)" -eq 1
+	check_that clsact/qdisc-deleted-traffic "no new connections afterwards" in_ns client "$MANY" 5 "$ORIGIN:7000"
+}
+
 # Somebody else's qdisc, and somebody else's filter at our place.
 test_others() {
 	sluiced_stop edge1
@@ -109,5 +122,6 @@ test_guard
 test_kills
 test_uplink clsact
 stop_bg traffic || true
+test_deleted
 test_others
 exit "$TEST_FAILED"

@@ -154,8 +154,7 @@ static inline void conf_init(struct conf *c, uint32_t mask, uint32_t ttl_s)
 	c->config.n_pools = 2;
 	c->config.fleet.ttl_s = ttl_s;
 	strcpy(c->pools[0].name, "low");
-	strcpy(c->pools[1].name, "high-with-a-long-name-of-31-char");
-	c->pools[1].name[CONFIG_NAME_MAX] = '\0';
+	strcpy(c->pools[1].name, "high-with-a-long-name-of-31-cha"); /* CONFIG_NAME_MAX */
 	for (int i = 0; i < 32; i++) {
 		struct config_pool *p = &c->pools[i >= 16];
 

@@ -164,6 +164,17 @@ static size_t judged(const struct host *h, const char *id, enum severity s, cons
 	return n;
 }
 
+static void test_way_out(void **state)
+{
+	struct host h;
+
+	(void)state;
+	host_init(&h);
+	assert_int_equal(judged(&h, "uplink.way_out", FINDING_WARN, ""), 0);
+	h.f.uplinks[0].default_route = false;
+	assert_int_equal(judged(&h, "uplink.way_out", FINDING_WARN, "no default route"), 1);
+}
+
 static enum severity worst(const struct host *h)
 {
 	struct findings fs = { 0 };
@@ -568,6 +579,7 @@ static struct doctor_facts machine(void)
 		.unprivileged_bpf_disabled = 2,
 		.net_admin = true,
 		.bpf = true,
+		.perfmon = true,
 		.net_raw = true,
 		.conntrack = -ENOENT,
 	};
@@ -648,6 +660,9 @@ static void test_machine(void **state)
 	f.net_raw = false;
 	f.bpf = false;
 	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "CAP_BPF CAP_NET_RAW"), 1);
+	f.perfmon = false;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "CAP_BPF CAP_PERFMON"), 1);
+	f.perfmon = true;
 	f.euid = 1000;
 	assert_int_equal(diagnosed(&f, "capabilities", FINDING_INFO, "CAP_BPF CAP_NET_RAW"), 1);
 }
@@ -775,14 +790,23 @@ static void test_run_here(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_well),    cmocka_unit_test(test_interface_values),
-		cmocka_unit_test(test_forwarding),  cmocka_unit_test(test_routes),
-		cmocka_unit_test(test_uplinks),     cmocka_unit_test(test_many_inner),
-		cmocka_unit_test(test_port_range),  cmocka_unit_test(test_ports_in),
-		cmocka_unit_test(test_wanted),      cmocka_unit_test(test_change_set),
-		cmocka_unit_test(test_sysctl_keys), cmocka_unit_test(test_kernel),
-		cmocka_unit_test(test_machine),     cmocka_unit_test(test_nat),
-		cmocka_unit_test(test_print),       cmocka_unit_test(test_run_here),
+		cmocka_unit_test(test_way_out),
+		cmocka_unit_test(test_all_well),
+		cmocka_unit_test(test_interface_values),
+		cmocka_unit_test(test_forwarding),
+		cmocka_unit_test(test_routes),
+		cmocka_unit_test(test_uplinks),
+		cmocka_unit_test(test_many_inner),
+		cmocka_unit_test(test_port_range),
+		cmocka_unit_test(test_ports_in),
+		cmocka_unit_test(test_wanted),
+		cmocka_unit_test(test_change_set),
+		cmocka_unit_test(test_sysctl_keys),
+		cmocka_unit_test(test_kernel),
+		cmocka_unit_test(test_machine),
+		cmocka_unit_test(test_nat),
+		cmocka_unit_test(test_print),
+		cmocka_unit_test(test_run_here),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
