@@ -294,10 +294,13 @@ static __always_inline struct sluice_flow *fwd_find(struct sluice_flow_key *fk, 
 	return bpf_map_lookup_elem(&fwd, fk);
 }
 
-/* How a protocol is mapped by default, which is looked up first. */
+/* Which key is the likelier one. */
 static __always_inline bool eim_first(const struct pkt *p)
 {
-	return p->l4 != SLUICE_TCP;
+	__u32 zero = 0;
+	struct sluice_conf *c = bpf_map_lookup_elem(&conf, &zero);
+
+	return c && c->eim_first[p->l4 & 3];
 }
 
 /*
@@ -318,7 +321,7 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 	if (!pool || !p || !a)
 		return SLUICE_DROP_no_slice;
 	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
-	if (pool->mixed[p->l4 & 3] && eim == eim_first(p)) {
+	if (pool->mixed[p->l4 & 3]) {
 		f = fwd_find(&a->fk, p, zone, !eim);
 		step = f ? flow_out(skb, p, &a->fk, f) : STEP_NONE;
 		if (step != STEP_NONE)

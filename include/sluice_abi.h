@@ -136,7 +136,13 @@ struct sluice_conf {
 	__u32 max_flows;
 	__u32 swept_s;    /* when the daemon last swept: stale means it is not there */
 	__u32 event_rate; /* events a second, CPU and kind at most */
-	__u64 pad[6];
+	/*
+	 * By enum sluice_l4: look for a client's flow under the mapping's key first, not under the 5-tuple. Only a hint, for speed: what
+	 * is not found is looked for as its pool says. 0 while any pool drains: then the 5-tuple must win.
+	 */
+	__u8 eim_first[4];
+	__u32 pad0;
+	__u64 pad[5];
 };
 
 /* Map "addrs": shared address -> where its rows begin. */

@@ -142,6 +142,8 @@ void dp_flow_cursor_free(struct dp_flow_cursor *c);
  */
 int dp_flows_next(struct dp *dp, struct dp_flow_cursor *c, struct dp_flow *ret, size_t n);
 const char *dp_flow_state_name(enum sluice_flow_state state);
+/* "tcp", "udp", "icmp", and "other" for what is never translated. */
+const char *dp_proto_name(uint8_t proto);
 
 /* Counters, summed over the CPUs. 0 or -errno. */
 int dp_drops(const struct dp *dp, struct sluice_count ret[SLUICE_REASON_MAX]);

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -226,6 +227,19 @@ int dp_flows_next(struct dp *dp, struct dp_flow_cursor *c, struct dp_flow *ret, 
 			return r;
 	}
 	return (int)got;
+}
+
+const char *dp_proto_name(uint8_t proto)
+{
+	switch (proto) {
+	case IPPROTO_TCP:
+		return "tcp";
+	case IPPROTO_UDP:
+		return "udp";
+	case IPPROTO_ICMP:
+		return "icmp";
+	}
+	return "other";
 }
 
 const char *dp_flow_state_name(enum sluice_flow_state state)

@@ -171,6 +171,26 @@ static int pools_fill(struct dp *dp, const struct plan *next, bool *changed, str
 	return 0;
 }
 
+/* Which key the programs try first: see struct sluice_conf. */
+static void first_keys_set(struct dp *dp)
+{
+	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
+		unsigned used = 0, eim = 0;
+		bool mixed = false;
+
+		for (int row = 0; row < SLUICE_MAX_POOLS; row++) {
+			const struct sluice_pool *pool = &dp->pools[row];
+
+			if (!pool->used)
+				continue;
+			used++;
+			eim += pool->mapping[l4] == SLUICE_EIM;
+			mixed |= pool->mixed[l4];
+		}
+		store(&dp->conf->eim_first[l4], !mixed && 2 * eim > used);
+	}
+}
+
 /* Close the blocks that still have the old mode. In a mixed pool only: nowhere else is one wrong. */
 static void blocks_close(struct dp *dp, const struct sluice_slice *s)
 {
@@ -378,6 +398,7 @@ void dp_drain(struct dp *dp)
 		for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++)
 			if (dp->pools[row].mixed[l4] && !left[row][l4])
 				store(&dp->pools[row].mixed[l4], 0);
+	first_keys_set(dp);
 }
 
 /* Sweep, and forget what was seen before the last changes. */
@@ -402,6 +423,8 @@ int dp_publish(struct dp *dp, const struct plan *next, struct errtext *err)
 
 	ended = slices_end(dp, next);
 	mixed = pools_mix(dp, next);
+	if (mixed)
+		first_keys_set(dp);
 	if (ended || mixed)
 		r = dp_grace(dp, err);
 	FAULT_POINT("dp.publish.ended");
@@ -431,8 +454,10 @@ int dp_publish(struct dp *dp, const struct plan *next, struct errtext *err)
 		r = dp_grace(dp, err);
 	if (!r)
 		r = dp_clean(dp, ended || dp_any_remnant(dp), err);
-	if (!r)
+	if (!r) {
 		rows_clear(dp, next);
+		first_keys_set(dp);
+	}
 	return r;
 }
 

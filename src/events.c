@@ -77,19 +77,6 @@ static const char *event_name(const struct sluice_event *e)
 	return "drop";
 }
 
-static const char *proto_name(uint8_t proto)
-{
-	switch (proto) {
-	case IPPROTO_TCP:
-		return "tcp";
-	case IPPROTO_UDP:
-		return "udp";
-	case IPPROTO_ICMP:
-		return "icmp";
-	}
-	return "other";
-}
-
 static json_t *event_time(uint64_t boot_ns)
 {
 	struct timespec real;
@@ -119,7 +106,7 @@ static json_t *event_json(struct engine *engine, const struct sluice_event *e)
 	j = json_pack("{s:o, s:s, s:s, s:s, s:{s:s, s:i, s:s, s:i}}", "time",
 		      event_time(e->time_ns), "event", event_name(e), "pool",
 		      dp_pool(engine->dp, e->pool % SLUICE_MAX_POOLS)->name, "proto",
-		      proto_name(e->key.proto), "inner", "src", addr_format(&a, src), "sport",
+		      dp_proto_name(e->key.proto), "inner", "src", addr_format(&a, src), "sport",
 		      ntohs(e->key.sport), "dst", addr_format(&b, dst), "dport",
 		      ntohs(e->key.dport));
 	if (j && e->kind == SLUICE_EVENT_DROP)
@@ -164,7 +151,7 @@ static void write_log(struct events *ev, struct engine *engine, const struct slu
 		break;
 	default:
 		log_warn("dropped (%s): %s %s:%u to %s:%u: %s%s", dp_reason_name(e->reason),
-			 proto_name(e->key.proto), src, ntohs(e->key.sport), dst,
+			 dp_proto_name(e->key.proto), src, ntohs(e->key.sport), dst,
 			 ntohs(e->key.dport), dp_reason_help(e->reason), more);
 	}
 }

@@ -11,8 +11,6 @@
 #define FLOWS_AT_ONCE 64  /* read from the table by one call */
 #define FLOWS_IN_VAIN 512 /* looked at without a match before others get a turn */
 
-static const char *const l4_names[SLUICE_L4_MAX] = { "tcp", "udp", "icmp" };
-
 static const char *mapping_name(enum sluice_mapping m)
 {
 	return m == SLUICE_EIM ? "endpoint-independent" : "overload";
@@ -297,17 +295,6 @@ static void walk_free(void *state)
 	free(w);
 }
 
-static const char *proto_name(uint8_t proto)
-{
-	switch (proto) {
-	case IPPROTO_TCP:
-		return l4_names[SLUICE_TCP];
-	case IPPROTO_UDP:
-		return l4_names[SLUICE_UDP];
-	}
-	return l4_names[SLUICE_ICMP];
-}
-
 static bool walk_matches(const struct walk *w, const struct dp_flow *f)
 {
 	if (w->pool_row >= 0 && f->pool != (uint32_t)w->pool_row)
@@ -326,7 +313,7 @@ static json_t *flow_json(const struct walk *w, const struct dp_flow *f)
 	bool any = !addr_cmp(&f->remote, &none);
 
 	return json_pack("{s:s, s:s, s:{s:s, s:i, s:o, s:o}, s:{s:s, s:i}, s:s, s:I, s:b}", "pool",
-			 dp_pool(w->engine->dp, f->pool)->name, "proto", proto_name(f->proto),
+			 dp_pool(w->engine->dp, f->pool)->name, "proto", dp_proto_name(f->proto),
 			 "inner", "src", addr_format(&f->inner, inner), "sport", f->inner_port,
 			 "dst", any ? json_null() : json_string(addr_format(&f->remote, remote)),
 			 "dport", any ? json_null() : json_integer(f->remote_port), "outer", "src",
@@ -380,7 +367,7 @@ static int list_flows(struct control_call *call, void *data)
 		static const int protos[SLUICE_L4_MAX] = { IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP };
 
 		for (int i = 0; i < SLUICE_L4_MAX; i++)
-			if (!strcmp(proto, l4_names[i]))
+			if (!strcmp(proto, dp_proto_name((uint8_t)protos[i])))
 				want.proto = protos[i];
 		if (!want.proto)
 			return control_invalid(call, "proto");

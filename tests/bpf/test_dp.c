@@ -693,12 +693,15 @@ static void drain(enum sluice_mapping from, enum sluice_mapping to)
 	conn_sends(&b, "old", &old, 0);
 	assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, old.port), old_mode);
 	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 0);
+	assert_int_equal(dp->conf->eim_first[SLUICE_UDP], from == SLUICE_EIM);
 
 	s.pools[0].mapping[SLUICE_UDP] = to;
 	publish(dp, &s);
 	assert_int_equal(dp_pool(dp, 0)->mapping[SLUICE_UDP], to);
 	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 1);
 	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_TCP], 0);
+	/* While it drains, a flow's own 5-tuple wins over a mapping of the same inner end. */
+	assert_int_equal(dp->conf->eim_first[SLUICE_UDP], 0);
 	/* The used block is closed, all others are open already. */
 	for (uint32_t port = FIRST; port <= LAST; port += SLUICE_BLOCK_PORTS)
 		assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, (uint16_t)port),
@@ -732,6 +735,7 @@ static void drain(enum sluice_mapping from, enum sluice_mapping to)
 	must_sweep(dp);
 	assert_int_equal(block_mode_of(dp, row, SLUICE_UDP, old.port), new_mode);
 	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_UDP], 0);
+	assert_int_equal(dp->conf->eim_first[SLUICE_UDP], to == SLUICE_EIM);
 	assert_int_equal(count_bits(dp), 0);
 	conn_sends(&b, "anew", &old, 0);
 	must_close(dp);
