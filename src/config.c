@@ -131,7 +131,7 @@ static int read_uplinks(const struct reader *r)
 		c->uplinks[c->n_uplinks] = strdup(a.value->s);
 		if (!c->uplinks[c->n_uplinks])
 			return conf_nomem(r->err);
-		c->n_uplinks++;
+		c->uplink_lines[c->n_uplinks++] = a.value->line;
 	}
 	return 0;
 }
@@ -455,6 +455,19 @@ void config_free(struct config *c)
 	free(c->bpffs);
 	free(c->path);
 	free(c);
+}
+
+void config_blame_uplink(const struct config *c, struct errtext *err)
+{
+	char quoted[64];
+
+	for (size_t i = 0; i < c->n_uplinks; i++) {
+		snprintf(quoted, sizeof(quoted), "\"%s\"", c->uplinks[i]);
+		if (!strstr(err->s, quoted))
+			continue;
+		errtext_prefix(err, "%s:%u: ", c->path, c->uplink_lines[i]);
+		return;
+	}
 }
 
 int config_reloadable(const struct config *a, const struct config *b, struct errtext *err)

@@ -56,7 +56,8 @@ struct config {
 	char *state_dir;
 	char *control;
 	char *bpffs;
-	char *uplinks[CONFIG_UPLINKS_MAX]; /* interface names, unique */
+	char *uplinks[CONFIG_UPLINKS_MAX];         /* interface names, unique */
+	unsigned uplink_lines[CONFIG_UPLINKS_MAX]; /* where they stand in the file */
 	size_t n_uplinks;
 	uint32_t max_flows; /* entries in each flow table; 1024 to 16777216, default 262144 */
 	uint32_t
@@ -86,6 +87,9 @@ int config_load(const char *path, struct config **ret, struct errtext *err);
 int config_parse(const char *path, const char *text, size_t len, struct config **ret,
 		 struct errtext *err);
 void config_free(struct config *c);
+
+/* err is somebody else's finding about one of the uplinks, and names it in quotes: say where in the file it stands. */
+void config_blame_uplink(const struct config *c, struct errtext *err);
 
 /*
  * May a running daemon go over from a to b without a restart? 0, or -EINVAL with the key that stands in the way

@@ -435,6 +435,17 @@ static void say_warnings(const struct engine *e, const struct config *c)
 		     c->path, c->max_flows, dp_max_flows(e->dp));
 }
 
+/* All uplinks of c, which from now on are those whose events we hear. */
+static int links_find(struct engine *e, const struct config *c, struct host_link links[],
+		      struct errtext *err)
+{
+	int ret = host_links(e->host, c->uplinks, c->n_uplinks, links, err);
+
+	if (ret < 0)
+		config_blame_uplink(c, err);
+	return ret;
+}
+
 int engine_open(const struct engine_opts *opts, struct engine **ret, struct errtext *err)
 {
 	struct host_link links[CONFIG_UPLINKS_MAX];
@@ -456,8 +467,7 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 		goto fail;
 	}
 	if ((r = config_load(e->config_path, &e->config, err)) < 0 ||
-	    (r = host_open(&e->host, err)) < 0 ||
-	    (r = host_links(e->host, e->config->uplinks, e->config->n_uplinks, links, err)) < 0 ||
+	    (r = host_open(&e->host, err)) < 0 || (r = links_find(e, e->config, links, err)) < 0 ||
 	    (r = store_open(e->config->state_dir, e->config->machine, &e->store, err)) < 0 ||
 	    (r = store_load_holds(e->store, &e->holds, &e->next_epoch, err)) < 0 ||
 	    (r = e->judge(e->judge_arg, e->config, err)) < 0)
@@ -517,7 +527,7 @@ int engine_reload(struct engine *e, struct errtext *err)
 		ret = e->judge(e->judge_arg, c, err);
 	if (ret < 0)
 		goto refuse;
-	ret = host_links(e->host, c->uplinks, c->n_uplinks, links, err);
+	ret = links_find(e, c, links, err);
 	if (ret < 0) {
 		/* Which also chose whose events we hear: back to the old ones. */
 		host_links(e->host, old->uplinks, old->n_uplinks, links, &undo);

@@ -280,6 +280,8 @@ static int check_main(const char *path)
 		ret = host_open(&host, &err);
 	if (!ret)
 		ret = host_links(host, c->uplinks, c->n_uplinks, links, &err);
+	if (ret < 0 && host)
+		config_blame_uplink(c, &err);
 	for (size_t i = 0; c && i < c->n_warnings; i++)
 		fprintf(stderr, "%s\n", c->warnings[i]);
 	if (ret < 0)

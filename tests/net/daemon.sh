@@ -54,7 +54,7 @@ test_n() {
 	check_bad number 's/^uplinks/max-flows = 12\n&/' 'max-flows' '"12"'
 	check_bad ttl 's/^uplinks/fleet {\n ttl = 1\n}\n&/' 'ttl' '"1"'
 	check_bad quote 's/^machine .*/machine = "edge1/' 'machine' 'edge1'
-	check_host_says_no uplink 's/"wan"/"wan", "wan9"/' '"wan9" does not exist'
+	check_host_says_no uplink 's/"wan"/"wan", "wan9"/' 'bad.conf:[0-9]+: uplink "wan9" does not exist; links here: '
 	check_host_says_no loopback 's/"wan"/"lo"/' '"lo" is not an Ethernet'
 	check_host_says_no group 's/^uplinks/access { group = "no-such-group" }\n&/' '"no-such-group" does not exist'
 	run_there "$SLUICED" -n -f "$LAB_STATE/nowhere.conf"
