@@ -132,7 +132,7 @@ $(B)/fuzz/%: tests/fuzz/fuzz_%.c $(CORE) | $(SKELS)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g $(PKG_CFLAGS) -fsanitize=fuzzer,address,undefined $< $(CORE) $(LIBS) -o $@
 
-$(B)/bench/xdp.skel.h: tests/bench/xdp.bpf.c include/sluice_abi.h
+$(B)/bench/xdp.skel.h: tests/bench/xdp.bpf.c tests/bench/frame.h include/sluice_abi.h
 	$(call say,BPF,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c $< -o $(@D)/xdp.bpf.o

@@ -253,10 +253,8 @@ GLOBAL bool fwd_alive(const struct sluice_flow_key *fk, const struct sluice_flow
 		return false;
 	if (fresh(f, sl, now_s))
 		return true;
-	/* UDP and ICMP: what the inner end sent decides alone. */
-	if (fk->proto != IPPROTO_TCP)
-		return sluice_not_over((__u64)f->seen_s + f->timeout_s, grace_s, now_s);
-	if (f->flags & SLUICE_FLOW_EIM)
+	/* Of UDP, ICMP and mappings, what the inner end sent decides alone. */
+	if (fk->proto != IPPROTO_TCP || (f->flags & SLUICE_FLOW_EIM))
 		return sluice_not_over(sluice_mapping_ends_s(fk->proto, f), grace_s, now_s);
 	r = rev_of(fk, f, sl);
 	pool = pool_of(sl->pool);

@@ -345,7 +345,7 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 		    !f->sessions)
 			mapping_reclaim(&a->fk, f);
 	}
-	if (step != STEP_OK && st)
+	if (step >= 0 && st)
 		st->refused[p->l4 & 3]++;
 	return step;
 }
@@ -390,6 +390,8 @@ static __always_inline int from_client(struct __sk_buff *skb, struct pkt *p)
 				    p->kind == PKT_ICMP_ERROR ? SLUICE_DROP_icmp_error
 							      : SLUICE_DROP_icmp_type);
 	step = flow_new(skb, p, SLUICE_ZONE_CLIENTS, pool_row, -1);
+	if (step == STEP_PASS) /* no-nat has just been extended */
+		return VERDICT_PASS;
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
 	return verdict_out(skb, pool_row);

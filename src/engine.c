@@ -219,6 +219,18 @@ static void uplink_gone(struct engine *e, struct engine_uplink *u)
 	u->how = "none";
 }
 
+/* An uplink that is there gets its programs; and the host its settings, where the interface is a new one or that failed earlier. */
+static int uplink_settle(struct engine *e, struct engine_uplink *u, unsigned ifindex, bool up,
+			 struct errtext *err)
+{
+	bool came = u->ifindex != ifindex;
+	int ret = uplink_hook(e, u, ifindex, up, err);
+
+	if (!ret && (came || e->hooks_failing))
+		ret = host_ready(e, e->config, err);
+	return ret;
+}
+
 static void uplink_changed(struct engine *e, struct engine_uplink *u, unsigned ifindex, bool up)
 {
 	struct errtext err = { 0 };
@@ -227,8 +239,10 @@ static void uplink_changed(struct engine *e, struct engine_uplink *u, unsigned i
 		u->up = up;
 		return;
 	}
-	if (uplink_hook(e, u, ifindex, up, &err) < 0 || host_ready(e, e->config, &err) < 0)
+	if (uplink_settle(e, u, ifindex, up, &err) < 0) {
 		note(e, LOG_ERR, "uplink", "uplink %s: %s", u->name, err.s);
+		e->hooks_failing = true;
+	}
 }
 
 /*
@@ -244,7 +258,7 @@ static void uplinks_look_after(struct engine *e)
 		struct engine_uplink *u = &e->uplinks[i];
 		unsigned ifindex = if_nametoindex(u->name);
 
-		if (ifindex && uplink_hook(e, u, ifindex, u->up, &err) < 0) {
+		if (ifindex && uplink_settle(e, u, ifindex, u->up, &err) < 0) {
 			if (!e->hooks_failing)
 				note(e, LOG_ERR, "uplink", "uplink %s: %s", u->name, err.s);
 			failing = true;

@@ -278,10 +278,11 @@ static int check_main(const char *path)
 		ret = control_check(NULL, c->access.group, &err);
 	if (!ret)
 		ret = host_open(&host, &err);
-	if (!ret)
+	if (!ret) {
 		ret = host_links(host, c->uplinks, c->n_uplinks, links, &err);
-	if (ret < 0 && host)
-		config_blame_uplink(c, &err);
+		if (ret < 0)
+			config_blame_uplink(c, &err);
+	}
 	for (size_t i = 0; c && i < c->n_warnings; i++)
 		fprintf(stderr, "%s\n", c->warnings[i]);
 	if (ret < 0)
