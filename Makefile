@@ -3,14 +3,16 @@
 
 VERSION := $(shell cat VERSION)
 PREFIX ?= /usr
+LIBDIR ?= $(PREFIX)/lib
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 B := build
 
 CC ?= gcc
 CLANG ?= clang
+OBJCOPY ?= objcopy
 BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
-PKGS := libbpf libnl-3.0 libnl-route-3.0 sqlite3 jansson libconfuse libcap-ng smartcols
+PKGS := libbpf libnl-3.0 libnl-route-3.0 libmnl sqlite3 jansson libconfuse libcap-ng smartcols
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla \
 	-Wno-missing-field-initializers
@@ -38,21 +40,27 @@ TOOLS := $(patsubst tests/tools/%.c,%,$(wildcard tests/tools/*.c))
 KERNEL := $(patsubst tests/kernel/fact_%.c,%,$(wildcard tests/kernel/fact_*.c))
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
+# libsluice is src/lib/*.c and the two modules that it shares with the daemon. Examples use nothing else.
+LIBSRC := $(patsubst src/%.c,%,$(wildcard src/lib/*.c))
+LIBOBJ := $(LIBSRC:lib/%=$(B)/lib/%.o) $(B)/lib/varlink.o $(B)/lib/errtext.o
+LIBRARY := $(B)/libsluice.so $(B)/libsluice.a $(B)/sluice.pc
+EXAMPLES := $(patsubst src/examples/%.c,%,$(wildcard src/examples/*.c))
+
 .PHONY: all demo check check-unit check-bpf check-net check-crash check-kernel fuzz bench lint install deb clean help setup
 .SECONDARY:
 .DELETE_ON_ERROR:
 
-all: $(PROGS:%=$(B)/%) $(TOOLS:%=$(B)/tools/%)
+all: $(PROGS:%=$(B)/%) $(LIBRARY) $(EXAMPLES:%=$(B)/examples/%) $(TOOLS:%=$(B)/tools/%)
 
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make                build the daemon, the command and the tests' tools
+## make                build daemon, command, library, examples and the tests' tools
 ## make demo           as root: install what is needed, build, run the collision scenario, clean up
 ## make check          as root: install what is needed, build, run every test
 ## make check-unit     parts of it: unit (ASan, UBSan), bpf, net, crash, kernel
 ## make fuzz           fuzz each parser, FUZZ_SECONDS each (default 60)
-## make bench          measure, against nftables
+## make bench          measure: NAT against nftables, leases and exec against programs without
 ## make lint           formatting, static analysis, manual pages, shell scripts
 ## make install        into DESTDIR and PREFIX
 ## make deb            a Debian package, in build/
@@ -107,15 +115,60 @@ $(B)/fault/sluiced: $(B)/fault/sluiced.o $(B)/fault/core.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
+$(B)/lib/%.o: src/lib/%.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -c $< -o $@
+
+$(B)/lib/%.o: src/%.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -c $< -o $@
+
+$(B)/libsluice.so.0: $(LIBOBJ) src/lib/libsluice.map
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(@F),-z,defs,--version-script=src/lib/libsluice.map \
+		$(LIBOBJ) $(shell pkg-config --libs jansson) -lpthread -o $@
+
+$(B)/libsluice.so: $(B)/libsluice.so.0
+	$(Q)ln -sf $(<F) $@
+
+# One object, so that names which are not sluice_* can stay inside.
+$(B)/libsluice.a: $(LIBOBJ)
+	$(call say,AR,$@)
+	$(Q)$(LD) -r $^ -o $(B)/lib/libsluice.o
+	$(Q)$(OBJCOPY) --localize-hidden $(B)/lib/libsluice.o
+	$(Q)rm -f $@ && ar crs $@ $(B)/lib/libsluice.o
+
+# For the unit tests, whose core.a has the shared modules.
+$(B)/san/libsluice.a: $(LIBSRC:%=$(B)/san/%.o)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar crs $@ $^
+
+# It depends on variables: it is made anew each time, and replaced when it differs.
+.PHONY: $(B)/sluice.pc
+$(B)/sluice.pc: src/lib/sluice.pc.in
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' $< > $@.new
+	$(Q)cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(B)/examples/%: src/examples/%.c $(B)/libsluice.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< $(B)/libsluice.a $(shell pkg-config --libs jansson) -o $@ -lpthread
+
+$(B)/tools/leasebench: $(B)/libsluice.a
+$(B)/unit/libsluice: $(B)/san/libsluice.a | $(B)/libsluice.so $(B)/libsluice.a
+
 $(B)/tools/%: tests/tools/%.c $(B)/obj/core.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< $(B)/obj/core.a $(LIBS) -o $@ -lpthread
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< $(filter-out $(B)/obj/core.a,$(filter %.a,$^)) $(B)/obj/core.a $(LIBS) -o $@ -lpthread
 
 $(B)/unit/%: tests/unit/test_%.c $(B)/san/core.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(CFLAGS) -O1 $(SAN) $(LDFLAGS) $< $(B)/san/core.a $(LIBS) -lcmocka -o $@
+	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(CFLAGS) -O1 $(SAN) $(LDFLAGS) $< $(filter-out $(B)/san/core.a,$(filter %.a,$^)) $(B)/san/core.a $(LIBS) -lcmocka -o $@ -lpthread
 
 $(B)/bpftest/%: tests/bpf/test_%.c $(wildcard tests/bpf/*.h) $(B)/obj/core.a
 	$(call say,CC,$@)
@@ -127,10 +180,20 @@ $(B)/kernel/%: tests/kernel/fact_%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/kernel $(CFLAGS) $(LDFLAGS) $< $(LIBS) -o $@
 
-$(B)/fuzz/%: tests/fuzz/fuzz_%.c $(CORE) | $(SKELS)
+# The fuzz targets share one archive, which is instrumented like they are.
+FUZZ_SAN := -fsanitize=fuzzer-no-link,address,undefined
+$(B)/fz/%.o: src/%.c | $(SKELS)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g $(PKG_CFLAGS) $(FUZZ_SAN) -c $< -o $@
+
+$(B)/fz/control.o: src/io.sluice.varlink
+$(B)/fz/core.a: $(CORE:src/%.c=$(B)/fz/%.o)
+
+$(B)/fuzz/%: tests/fuzz/fuzz_%.c $(B)/fz/core.a
 	$(call say,FUZZ,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g $(PKG_CFLAGS) -fsanitize=fuzzer,address,undefined $< $(CORE) $(LIBS) -o $@
+	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g $(PKG_CFLAGS) -fsanitize=fuzzer,address,undefined $< $(B)/fz/core.a $(LIBS) -o $@
 
 $(B)/bench/xdp.skel.h: tests/bench/xdp.bpf.c tests/bench/frame.h include/sluice_abi.h
 	$(call say,BPF,$@)
@@ -175,17 +238,23 @@ demo: setup
 bench: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all $(B)/bench/bench
 	$(Q)tests/bench/bench.sh --json $(B)/bench.json
+	$(Q)tests/bench/leases.sh --json $(B)/bench.json
 
 lint:
 	$(Q)scripts/setup lint
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) $(SKELS) $(B)/bench/xdp.skel.h
 	$(Q)scripts/lint
 
-install: $(PROGS:%=$(B)/%)
+install: $(PROGS:%=$(B)/%) $(LIBRARY)
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/sluice \
 		$(DESTDIR)/lib/systemd/system
 	install -m 755 $(B)/sluiced $(DESTDIR)$(PREFIX)/sbin/sluiced
 	install -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(B)/libsluice.so.0 $(B)/libsluice.a $(DESTDIR)$(LIBDIR)/
+	ln -sf libsluice.so.0 $(DESTDIR)$(LIBDIR)/libsluice.so
+	install -m 644 $(B)/sluice.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -m 644 include/sluice.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 scripts/sluiced.service $(DESTDIR)/lib/systemd/system/sluiced.service
 	[ -e $(DESTDIR)$(SYSCONFDIR)/sluice/sluice.conf ] || \
 		install -m 644 scripts/sluice.conf $(DESTDIR)$(SYSCONFDIR)/sluice/sluice.conf
@@ -195,10 +264,10 @@ install: $(PROGS:%=$(B)/%)
 		install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/; \
 	done
 
-deb: $(PROGS:%=$(B)/%)
+deb: $(PROGS:%=$(B)/%) $(LIBRARY)
 	$(Q)scripts/deb
 
 clean:
 	rm -rf $(B)
 
--include $(wildcard $(B)/*/*.d)
+-include $(wildcard $(B)/*/*.d $(B)/san/lib/*.d)

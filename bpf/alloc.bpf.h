@@ -3,7 +3,8 @@
  * Finding a port. Exact: it fails only when every port that could serve has been looked at and is taken.
  * Overload: the rev entry, inserted with BPF_NOEXIST, is the arbiter between CPUs. Endpoint-independent: a bit of
  * the block's word, set by compare-and-swap. In both, the tuple is claimed first and the kernel asked for a socket afterwards: a socket
- * that connects meanwhile either is seen here, or finds our claim in the guard.
+ * that connects meanwhile either is seen here, or finds our claim in the guard. Ports under lease are passed over; who is first is settled as struct
+ * sluice_block says.
  */
 #ifndef ALLOC_BPF_H
 #define ALLOC_BPF_H
@@ -118,35 +119,64 @@ static __always_inline __u32 lowest_bit(__u64 w)
 	return n + !(w & 1);
 }
 
+/* With full ordering, which only the form of the instruction that fetches the old value has: the move keeps it from being optimized away. */
+static __always_inline void port_count_get(__u32 *n)
+{
+	__u32 was = __sync_fetch_and_add(n, 1);
+
+	asm volatile("%0 = %0" : "+r"(was));
+}
+
+/*
+ * The i-th of n places to look at: from start on round the first three quarters, then the last one from its beginning. NAT would otherwise be spread over all
+ * of a slice, and a lease of some ports in a row would hardly ever fit. When the rest is in use, NAT takes the last quarter as well.
+ */
+static __always_inline __u32 visit(__u32 start, __u32 i, __u32 n)
+{
+	__u32 most = n - n / 4;
+
+	return i < most ? (start % most + i) % most : i;
+}
+
 static long try_overload(__u32 i, struct alloc_loop *l)
 {
 	struct alloc *a = l->a;
-	__u32 off = (a->start + i) & (a->nports - 1);
-	__u32 row = sluice_block_row(a->block_base, a->nports, a->l4, off);
+	__u32 off = visit(a->start, i, a->nports);
+	__u32 row = sluice_block_row(a->block_base, a->nports, a->l4, off), *n;
 	struct sluice_block *b = bpf_map_lookup_elem(&blocks, &row);
 	struct sluice_flow *r;
 	long err;
 
-	if (!b || b->mode != SLUICE_BLOCK_OVERLOAD)
+	if (!b || b->mode != SLUICE_BLOCK_OVERLOAD || port_leased(b, off % SLUICE_BLOCK_PORTS))
 		return 0;
 	a->rk.dport = bpf_htons(a->first + off);
 	r = bpf_map_lookup_elem(&rev, &a->rk);
 	/* With grace: where it ends just now, another CPU may still be sending on it. */
 	if (r && (rev_alive(&a->rk, r, a->now_s, SLUICE_GRACE_S) || !rev_reclaim(&a->rk, r)))
 		return 0;
+	n = port_count(a->block_base, a->nports, a->l4, off);
+	if (n) {
+		port_count_get(n);
+		if (port_leased(b, off % SLUICE_BLOCK_PORTS))
+			goto taken;
+	}
 	err = bpf_map_update_elem(&rev, &a->rk, &a->val, BPF_NOEXIST);
 	if (err == -EEXIST)
-		return 0;
+		goto taken;
 	if (err) {
+		port_count_put(n);
 		a->result = ALLOC_TABLE;
 		return 1;
 	}
 	if (sock_at(l->skb, &a->rk)) {
 		bpf_map_delete_elem(&rev, &a->rk);
-		return 0;
+		goto taken;
 	}
 	a->result = ALLOC_OK;
 	return 1;
+taken:
+	port_count_put(n);
+	return 0;
 }
 
 /* One attempt in the current block; on to the next block when it has nothing left. */
@@ -162,16 +192,22 @@ static long try_eim(__u32 i, struct alloc_loop *l)
 	if (!b)
 		return 1;
 	bits = *(volatile __u64 *)&b->bits;
-	unused = b->mode == SLUICE_BLOCK_EIM ? ~(bits | a->skip) : 0;
+	unused =
+		b->mode == SLUICE_BLOCK_EIM ? ~(bits | a->skip | *(volatile __u64 *)&b->leased) : 0;
 	if (!unused) {
-		a->block = (a->block + 1) & (nblocks - 1);
+		a->visited++;
+		a->block = visit(a->start / SLUICE_BLOCK_PORTS, a->visited, nblocks);
 		a->skip = 0;
-		return ++a->visited >= nblocks;
+		return a->visited >= nblocks;
 	}
 	unused = rot ? unused >> rot | unused << (SLUICE_BLOCK_PORTS - rot) : unused;
 	bit = (lowest_bit(unused) + rot) % SLUICE_BLOCK_PORTS;
 	if (__sync_val_compare_and_swap(&b->bits, bits, bits | 1ULL << bit) != bits)
 		return 0;
+	if (port_leased(b, bit)) {
+		__sync_fetch_and_and(&b->bits, ~(1ULL << bit));
+		return 0;
+	}
 	a->rk.dport = bpf_htons(a->first + a->block * SLUICE_BLOCK_PORTS + bit);
 	if (sock_at(l->skb, &a->rk)) {
 		__sync_fetch_and_and(&b->bits, ~(1ULL << bit));
@@ -191,7 +227,7 @@ static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 	__u32 *rel;
 
 	if (!sl || sl->state != SLUICE_SLICE_HELD || sl->pool != a->pool ||
-	    slice_fenced(sl, a->now_ns))
+	    slice_fenced(sl, a->now_ns) || addr_is_v4(&sl->addr) != addr_is_v4(&a->rk.src))
 		return 0;
 	rel = bpf_map_lookup_elem(&released, &row);
 	if (!rel)
@@ -205,7 +241,7 @@ static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 	a->val.slice = row;
 	a->val.epoch = sl->epoch;
 	if (a->eim) {
-		a->block = (a->start / SLUICE_BLOCK_PORTS) & (a->nports / SLUICE_BLOCK_PORTS - 1);
+		a->block = visit(a->start / SLUICE_BLOCK_PORTS, 0, a->nports / SLUICE_BLOCK_PORTS);
 		a->visited = 0;
 		a->skip = 0;
 		/* Room for every port that a socket may have, and for swaps lost to other CPUs. */

@@ -5,7 +5,7 @@
 
 #include <linux/pkt_cls.h>
 
-#include "maps.bpf.h"
+#include "maps_nat.bpf.h"
 #include "pkt.bpf.h"
 
 /*
@@ -53,6 +53,29 @@ static __always_inline bool event_allowed(__u32 row, __u32 now_s)
 	return true;
 }
 
+static __always_inline struct sluice_conf *conf_row(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&conf, &zero);
+}
+
+/* Whose socket sent the packet? */
+static __always_inline void event_owner(struct __sk_buff *skb, struct sluice_event *e)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	struct sluice_owner *o;
+
+	if (!cookie)
+		return;
+	e->cookie = cookie;
+	o = bpf_map_lookup_elem(&owners, &cookie);
+	if (o)
+		e->owner = *o;
+	else
+		e->owner.uid = bpf_get_socket_uid(skb);
+}
+
 /* row: of map event_stats: a kind, or SLUICE_EVENT_MAX + a reason to drop. */
 GLOBAL int event_send(struct __sk_buff *skb, const struct pkt *p, __u32 row, __u32 pool)
 {
@@ -83,6 +106,8 @@ GLOBAL int event_send(struct __sk_buff *skb, const struct pkt *p, __u32 row, __u
 	e->key.dport = p->dport;
 	e->key.proto = p->proto;
 	e->outer_port = p->moved;
+	if (!e->ifindex)
+		event_owner(skb, e);
 	n = p->len > p->l3_off ? p->len - p->l3_off : 0;
 	if (n >= SLUICE_EVENT_SNAP)
 		n = SLUICE_EVENT_SNAP;

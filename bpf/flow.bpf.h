@@ -153,12 +153,53 @@ static __always_inline void count_ended(const struct sluice_flow *f, __u8 proto)
 		st->ended[l4 & 3]++;
 }
 
+/* Where the overload flows on a port are counted. NULL: not at all (ICMP). */
+static __always_inline __u32 *port_count(__u32 block_base, __u32 nports, int l4, __u32 off)
+{
+	struct sluice_port_flows *pf;
+	__u32 row;
+
+	if (l4 != SLUICE_TCP && l4 != SLUICE_UDP)
+		return NULL;
+	row = sluice_port_flows_row(block_base, nports, l4, off);
+	pf = bpf_map_lookup_elem(&port_flows, &row);
+	return pf ? &pf->flows[off % SLUICE_BLOCK_PORTS] : NULL;
+}
+
+/*
+ * The same for an entry of rev. NULL also where the slice is lost: when one begins anew, its counts begin at zero, and flows of the one before must not be
+ * taken off them. Whoever found the slice live here is waited for before that (dp_publish.c).
+ */
+static __always_inline __u32 *port_count_of(const struct sluice_flow_key *rk,
+					    const struct sluice_flow *r)
+{
+	struct sluice_slice *sl = slice_of(r);
+
+	if (!sl)
+		return NULL;
+	return port_count(sl->block_base, sl->last - sl->first + 1, l4_index(rk->proto),
+			  bpf_ntohs(rk->dport) - sl->first);
+}
+
+static __always_inline void port_count_put(__u32 *n)
+{
+	/* Zero: of an epoch that was closed, and opened again after a daemon was killed in between. */
+	if (n && *(volatile __u32 *)n)
+		__sync_fetch_and_add(n, -1);
+}
+
+/* Is a port of the block kept from NAT? */
+static __always_inline bool port_leased(const struct sluice_block *b, __u32 bit)
+{
+	return *(volatile __u64 *)&b->leased >> (bit & 63) & 1;
+}
+
 /* Take a rev entry out, and its flow with it. False: somebody else has. */
 GLOBAL bool rev_reclaim(const struct sluice_flow_key *rk, struct sluice_flow *r)
 {
 	struct sluice_flow_key fk;
 	struct sluice_flow *f;
-	__u32 seen_s;
+	__u32 seen_s, *n = NULL;
 
 	if (!rk || !r)
 		return false;
@@ -175,9 +216,12 @@ GLOBAL bool rev_reclaim(const struct sluice_flow_key *rk, struct sluice_flow *r)
 			else
 				bpf_map_delete_elem(&fwd, &fk);
 		}
+		if (!(r->flags & SLUICE_FLOW_EIM))
+			n = port_count_of(rk, r);
 		count_ended(r, rk->proto);
 	}
 	bpf_map_delete_elem(&rev, rk);
+	port_count_put(n);
 	return true;
 }
 
@@ -305,11 +349,6 @@ static __always_inline void tcp_note(__u8 *own, __u8 peer, __u8 flags)
 		bits |= SLUICE_TCP_LAST;
 	if (bits != *own)
 		*own = bits;
-}
-
-static __always_inline bool tcp_opens(const struct pkt *p)
-{
-	return (p->tcp & (SLUICE_TCP_SYN | SLUICE_TCP_ACK)) == SLUICE_TCP_SYN;
 }
 
 /* May a SYN begin anew on a flow in this state? */

@@ -5,26 +5,17 @@
  *
  *   uplink_egress    client packets: find or create the flow, put on the outer source
  *                    socket packets with a shared source: the guard
+ *                    socket packets of "sluice exec" with another source: translate as well
  *   uplink_ingress   packets to a shared address: undo the translation, let through to sockets, or drop
  *   sweep            run by the daemon: take dead flows out, note which ports are in use
  */
-#include "alloc.bpf.h"
-#include "count.bpf.h"
-#include "flow.bpf.h"
-#include "maps.bpf.h"
-#include "pkt.bpf.h"
-#include "rewrite.bpf.h"
-#include "sock.bpf.h"
-#include "sweep.bpf.h"
+#include "guard.bpf.h"
+#include "out.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* What a step says besides a reason to drop. */
-#define STEP_OK   (-1)
-#define STEP_NONE (-2) /* no flow there */
-#define STEP_PASS (-3) /* not to be translated */
-
-static __always_inline int parse_skb(struct __sk_buff *skb, bool incoming, struct pkt *p)
+/* A function of its own for the stack's sake: its frame is gone when the search for a port needs the room. */
+static __noinline int parse_skb(struct __sk_buff *skb, bool incoming, struct pkt *p)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 n = skb->len;
@@ -42,318 +33,12 @@ static __always_inline int parse_skb(struct __sk_buff *skb, bool incoming, struc
 	return parse(data, end, skb->len, ETH_HLEN, skb->protocol, skb->gso_size, incoming, p);
 }
 
-static __always_inline bool inner_is(const struct sluice_flow *r, const struct pkt *p, __u16 zone)
-{
-	return addr_eq(&r->addr, &p->src) && r->port == p->sport && r->zone == zone;
-}
-
-static __always_inline void count_created(__u32 pool, __u8 l4)
-{
-	struct sluice_pool_stats *st = pool_stats_of(pool);
-
-	if (st)
-		st->created[l4 & 3]++;
-}
-
-/*
- * Endpoint-independent TCP: let remote ends in that the filtering allows. The entry lives as its mapping does. Turns the session's key
- * and value into the entry's own.
- */
-GLOBAL int permit_add(struct sluice_flow_key *rk, struct sluice_flow *val, __u8 filtering)
-{
-	struct sluice_flow *r;
-
-	if (!rk || !val)
-		return -1;
-	rev_key_mask(rk, filtering);
-	val->flags |= SLUICE_FLOW_PERMIT;
-	r = bpf_map_lookup_elem(&rev, rk);
-	if (r && (r->flags & SLUICE_FLOW_PERMIT) && addr_eq(&r->addr, &val->addr) &&
-	    r->port == val->port && r->epoch == val->epoch)
-		return 0;
-	/* Of a mapping that had the port before: dead, or this port would not be ours. */
-	return bpf_map_update_elem(&rev, rk, val, BPF_ANY);
-}
-
-static __always_inline __u32 *lpm_find(void *map, __u32 pool, const union sluice_addr *addr)
-{
-	struct sluice_lpm_key k = {
-		.prefixlen = SLUICE_LPM_POOL_BITS + 128,
-		.pool = pool,
-		.addr = *addr,
-	};
-
-	return bpf_map_lookup_elem(map, &k);
-}
-
-/*
- * A packet of a mapping goes out: find or begin the session with its remote end. Returns STEP_OK, STEP_PASS or a reason.
- */
-GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone, __u32 now_s)
-{
-	struct sluice_flow val = {}, *r;
-	struct sluice_flow_key rk = {};
-	struct sluice_pool *pool;
-	struct sluice_slice *sl;
-	__u8 filtering;
-	__u16 idle_s;
-	long err;
-
-	if (!p || !f)
-		return SLUICE_DROP_rewrite;
-	sl = slice_of(f);
-	pool = sl ? pool_of(sl->pool) : NULL;
-	if (!pool)
-		return SLUICE_DROP_no_slice;
-	filtering = pool->filtering[p->l4 & 3];
-	idle_s = idle_timeout_s(p, &pool->timers);
-	if (f->timeout_s < idle_s)
-		f->timeout_s = idle_s;
-	rk.src = p->dst;
-	rk.sport = p->dport;
-	rk.dst = sl->addr;
-	rk.dport = f->port;
-	rk.proto = p->proto;
-	if (eim_session_masked(p->l4))
-		rev_key_mask(&rk, filtering);
-	r = bpf_map_lookup_elem(&rev, &rk);
-	if (r && inner_is(r, p, zone) && r->epoch == f->epoch && rev_alive(&rk, r, now_s, 0)) {
-		if (p->l4 == SLUICE_TCP) {
-			if (tcp_opens(p) && tcp_over(sluice_tcp_state(r->tcp_out, r->tcp))) {
-				r->tcp_out = 0;
-				r->tcp = 0;
-			}
-			tcp_note(&r->tcp_out, r->tcp, p->tcp);
-		}
-		if (r->timeout_s < idle_s)
-			r->timeout_s = idle_s;
-		if (r->seen_s != now_s)
-			r->seen_s = now_s;
-		return STEP_OK;
-	}
-	if (zone == SLUICE_ZONE_CLIENTS && lpm_find(&no_nat, sl->pool, &p->dst))
-		return STEP_PASS;
-	if (p->l4 == SLUICE_TCP && !tcp_opens(p))
-		return SLUICE_DROP_no_flow;
-	if (r)
-		rev_reclaim(&rk, r);
-	val.addr = p->src;
-	val.port = p->sport;
-	val.rport = p->dport;
-	val.slice = f->slice;
-	val.epoch = f->epoch;
-	val.seen_s = now_s;
-	val.timeout_s = idle_s;
-	val.zone = zone;
-	val.tcp_out = p->tcp;
-	val.flags = SLUICE_FLOW_EIM | (zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0);
-	err = bpf_map_update_elem(&rev, &rk, &val, BPF_NOEXIST);
-	if (err == -EEXIST)
-		return STEP_OK; /* another CPU has just begun the same session */
-	if (err)
-		return SLUICE_DROP_table_full;
-	__sync_fetch_and_add(&f->sessions, 1);
-	count_created(sl->pool, p->l4);
-	if (p->l4 == SLUICE_TCP && filtering != SLUICE_FILTER_PORT &&
-	    permit_add(&rk, &val, filtering))
-		return SLUICE_DROP_table_full;
-	return STEP_OK;
-}
-
-/*
- * Translate a packet by its fwd entry. Returns STEP_OK when the packet has its outer source, STEP_NONE when the entry
- * turned out dead and is gone, STEP_PASS for an endpoint-independent mapping's packet to a no-nat destination, or a reason.
- */
-GLOBAL int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct sluice_flow_key *fk,
-		    struct sluice_flow *f)
-{
-	union sluice_addr outer;
-	struct sluice_slice *sl;
-	struct sluice_flow *r;
-	__be16 port;
-	int step;
-
-	if (!p || !fk || !f)
-		return SLUICE_DROP_rewrite;
-	sl = slice_of(f);
-	port = f->port;
-	if (sl && slice_fenced(sl, p->now.ns))
-		return SLUICE_DROP_fenced;
-	if (!sl || !fwd_alive(fk, f, p->now.s, 0)) {
-		fwd_reclaim(fk, f);
-		return STEP_NONE;
-	}
-	outer = sl->addr;
-	if (f->flags & SLUICE_FLOW_EIM) {
-		step = session_out(p, f, fk->zone, p->now.s);
-		if (step != STEP_OK)
-			return step;
-	} else if (p->l4 == SLUICE_TCP) {
-		r = NULL;
-		if (tcp_opens(p) || (f->tcp & SLUICE_TCP_FIN))
-			r = rev_of(fk, f, sl);
-		if (r && tcp_opens(p) && tcp_over(sluice_tcp_state(f->tcp, r->tcp))) {
-			r->tcp = 0;
-			f->tcp = 0;
-		}
-		tcp_note(&f->tcp, r ? r->tcp : 0, p->tcp);
-	}
-	if (f->seen_s != p->now.s)
-		f->seen_s = p->now.s;
-	return rewrite_src(skb, p, &outer, port) ? SLUICE_DROP_rewrite : STEP_OK;
-}
-
-/*
- * Begin a flow, or for an endpoint-independent pool a mapping: allocate the outer end and enter it. only_row: the one slice to look in (a
- * socket keeps its address), or -1 for all of the pool's. Afterwards the fwd entry is there: STEP_OK, or a reason.
- */
-static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, struct alloc *a,
-				 __u32 pool_row, __u32 only_row)
-{
-	struct sluice_pool *pool = pool_of(pool_row);
-	struct alloc_loop l = { .skb = skb, .a = a };
-	struct sluice_block *b;
-	struct sluice_slice *sl;
-	__u64 held_word;
-	__u32 bit;
-	long err;
-
-	if (!pool)
-		return SLUICE_DROP_no_slice;
-	if (p->l4 == SLUICE_TCP && !tcp_opens(p))
-		return SLUICE_DROP_no_flow;
-	held_word = *(volatile __u64 *)&pool->held;
-	a->held_base = held_word >> 32;
-	a->held_n = (__u32)held_word;
-	a->pool = pool_row;
-	a->l4 = p->l4;
-	a->eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
-	a->now_ns = p->now.ns;
-	a->now_s = p->now.s;
-	a->result = ALLOC_NO_SLICE;
-	__builtin_memset(&a->rk, 0, sizeof(a->rk));
-	__builtin_memset(&a->val, 0, sizeof(a->val));
-	a->rk.src = p->dst;
-	a->rk.sport = p->dport;
-	a->rk.proto = p->proto;
-	a->val.addr = p->src;
-	a->val.port = p->sport;
-	a->val.rport = p->dport;
-	a->val.seen_s = p->now.s;
-	a->val.timeout_s = idle_timeout_s(p, &pool->timers);
-	a->val.zone = a->fk.zone;
-	a->val.flags = a->fk.zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0;
-	if (only_row != -1U) {
-		a->start = keyed_hash(p->src.d[1], (__u64)p->sport << 32 | p->dport, p->now.ns);
-		alloc_slice(&l, only_row);
-	} else if (a->held_n) {
-		/* The slice by the client, so that a client keeps its address; the port by everything. */
-		a->slice_start = keyed_hash(p->src.d[0], p->src.d[1], a->fk.zone);
-		a->start =
-			keyed_hash(p->src.d[1], p->dst.d[1], p->now.ns ^ ((__u64)p->sport << 48));
-		bpf_loop(a->held_n, try_slice, &l, 0);
-	}
-	switch (a->result) {
-	case ALLOC_FULL:
-		return SLUICE_DROP_no_port;
-	case ALLOC_TABLE:
-		return SLUICE_DROP_table_full;
-	case ALLOC_NO_SLICE:
-		return SLUICE_DROP_no_slice;
-	}
-	/* From here the value is the fwd entry's. */
-	a->val.addr.d[0] = 0;
-	a->val.addr.d[1] = 0;
-	a->val.port = a->rk.dport;
-	a->val.zone = 0;
-	a->val.tcp = a->eim ? 0 : p->tcp;
-	if (a->eim)
-		a->val.flags |= SLUICE_FLOW_EIM;
-	err = bpf_map_update_elem(&fwd, &a->fk, &a->val, BPF_NOEXIST);
-	if (!err) {
-		if (!a->eim)
-			count_created(pool_row, p->l4);
-		return STEP_OK;
-	}
-	/* Give the outer end back: another CPU was faster with the same flow, or there is no room. */
-	if (a->eim) {
-		sl = slice_row(a->val.slice);
-		b = sl ? block_of(sl, p->proto, a->rk.dport, &bit) : NULL;
-		if (b)
-			__sync_fetch_and_and(&b->bits, ~(1ULL << bit));
-	} else {
-		bpf_map_delete_elem(&rev, &a->rk);
-	}
-	return err == -EEXIST ? STEP_OK : SLUICE_DROP_table_full;
-}
-
-static __always_inline struct sluice_flow *fwd_find(struct sluice_flow_key *fk, const struct pkt *p,
-						    __u16 zone, bool eim)
-{
-	fwd_key(fk, p, zone, eim);
-	return bpf_map_lookup_elem(&fwd, fk);
-}
-
-/* Which key is the likelier one. */
-static __always_inline bool eim_first(const struct pkt *p)
-{
-	__u32 zero = 0;
-	struct sluice_conf *c = bpf_map_lookup_elem(&conf, &zero);
-
-	return c && c->eim_first[p->l4 & 3];
-}
-
-/*
- * A packet without a live flow: look under the pool's policy, else begin a flow. Afterwards the packet is translated
- * (STEP_OK), or the reason says why not.
- */
-GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u32 pool_row,
-		    __u32 only_row)
-{
-	struct sluice_pool *pool = pool_of(pool_row);
-	__u32 zero = 0;
-	struct alloc *a = bpf_map_lookup_elem(&scratch, &zero);
-	struct sluice_pool_stats *st = pool_stats_of(pool_row);
-	struct sluice_flow *f;
-	bool eim;
-	int step;
-
-	if (!pool || !p || !a)
-		return SLUICE_DROP_no_slice;
-	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
-	if (pool->mixed[p->l4 & 3]) {
-		f = fwd_find(&a->fk, p, zone, !eim);
-		step = f ? flow_out(skb, p, &a->fk, f) : STEP_NONE;
-		if (step != STEP_NONE)
-			return step;
-	}
-	f = fwd_find(&a->fk, p, zone, eim);
-	step = f ? flow_out(skb, p, &a->fk, f) : STEP_NONE;
-	if (step != STEP_NONE)
-		return step;
-	step = flow_begin(skb, p, a, pool_row, only_row);
-	if ((step == SLUICE_DROP_no_port || step == SLUICE_DROP_table_full) &&
-	    sweep_in_absence(p->now.s))
-		step = flow_begin(skb, p, a, pool_row, only_row);
-	if (step == STEP_OK) {
-		f = bpf_map_lookup_elem(&fwd, &a->fk);
-		step = f ? flow_out(skb, p, &a->fk, f) : STEP_NONE;
-		if (step == STEP_NONE)
-			step = SLUICE_DROP_table_full;
-		/* A mapping whose first session found no room would keep its port for nothing. */
-		if (step == SLUICE_DROP_table_full && f && (f->flags & SLUICE_FLOW_EIM) &&
-		    !f->sessions)
-			mapping_reclaim(&a->fk, f);
-	}
-	if (step >= 0 && st)
-		st->refused[p->l4 & 3]++;
-	return step;
-}
-
 /* Forwarded packets. */
 static __always_inline int from_client(struct __sk_buff *skb, struct pkt *p)
 {
-	bool translatable = p->bad == NOT_BAD && (p->kind == PKT_DATA || p->kind == PKT_ECHO);
+	/* IPv6 of clients is not translated yet. */
+	bool translatable =
+		p->bad == NOT_BAD && !p->v6 && (p->kind == PKT_DATA || p->kind == PKT_ECHO);
 	struct sluice_flow_key fk;
 	struct sluice_flow *f;
 	__u32 *row, pool_row;
@@ -387,98 +72,14 @@ static __always_inline int from_client(struct __sk_buff *skb, struct pkt *p)
 		return verdict_drop(skb, p, pool_row, p->bad);
 	if (!translatable)
 		return verdict_drop(skb, p, pool_row,
-				    p->kind == PKT_ICMP_ERROR ? SLUICE_DROP_icmp_error
-							      : SLUICE_DROP_icmp_type);
+				    p->v6                       ? SLUICE_DROP_proto
+				    : p->kind == PKT_ICMP_ERROR ? SLUICE_DROP_icmp_error
+								: SLUICE_DROP_icmp_type);
 	step = flow_new(skb, p, SLUICE_ZONE_CLIENTS, pool_row, -1);
 	if (step == STEP_PASS) /* no-nat has just been extended */
 		return VERDICT_PASS;
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
-	return verdict_out(skb, pool_row);
-}
-
-/* Does NAT have the tuple of this socket's packet? */
-GLOBAL bool tuple_taken(const struct pkt *p, __u32 slice, bool eim, __u32 now_s)
-{
-	struct sluice_flow_key rk = {};
-	struct sluice_block *b;
-	struct sluice_flow *r;
-	struct sluice_slice *sl = slice_row(slice);
-	__u32 bit;
-
-	if (!p || !sl)
-		return false;
-	if (eim) {
-		b = block_of(sl, p->proto, p->sport, &bit);
-		return b && (b->bits >> bit & 1);
-	}
-	rk.src = p->dst;
-	rk.sport = p->dport;
-	rk.dst = p->src;
-	rk.dport = p->sport;
-	rk.proto = p->proto;
-	r = bpf_map_lookup_elem(&rev, &rk);
-	return r && rev_alive(&rk, r, now_s, 0);
-}
-
-/* The guard: packets of this machine's own that have a shared source. */
-static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
-{
-	struct sluice_addr_row *ar = bpf_map_lookup_elem(&addrs, &p->src);
-	struct sluice_pool_stats *st;
-	struct sluice_flow_key fk;
-	struct sluice_slice *sl;
-	struct sluice_pool *pool;
-	struct sluice_flow *f;
-	__u32 row, pool_row;
-	bool eim, mixed;
-	int step;
-
-	if (!ar)
-		return VERDICT_PASS;
-	pool_row = ar->pool;
-	if (p->bad != NOT_BAD)
-		return verdict_drop(skb, p, pool_row, p->bad);
-	if (p->kind != PKT_DATA && p->kind != PKT_ECHO)
-		return verdict_drop(skb, p, pool_row, SLUICE_DROP_escape);
-	row = ar->base + (bpf_ntohs(p->sport) >> (ar->shift & 15));
-	sl = slice_row(row);
-	pool = pool_of(pool_row);
-	if (!sl || !pool || sl->state != SLUICE_SLICE_HELD)
-		return verdict_drop(skb, p, pool_row, SLUICE_DROP_escape);
-	p->now = now_get();
-	if (slice_fenced(sl, p->now.ns))
-		return verdict_drop(skb, p, pool_row, SLUICE_DROP_fenced);
-	st = pool_stats_of(pool_row);
-	if (pool->unleased != SLUICE_UNLEASED_ALLOW && (p->l4 != SLUICE_TCP || tcp_opens(p))) {
-		if (pool->unleased == SLUICE_UNLEASED_REPORT && p->l4 == SLUICE_TCP)
-			event_send(skb, p, SLUICE_EVENT_UNLEASED, pool_row);
-		if (st)
-			st->unleased++;
-	}
-	if (pool->unleased == SLUICE_UNLEASED_DENY)
-		return verdict_drop(skb, p, pool_row, SLUICE_DROP_unleased);
-	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
-	mixed = pool->mixed[p->l4 & 3];
-	/* Moved before? Then go on so. */
-	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
-	if (!f && mixed)
-		f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, !eim);
-	step = f ? flow_out(skb, p, &fk, f) : STEP_NONE;
-	if (step == STEP_OK)
-		return verdict_out(skb, pool_row);
-	if (step != STEP_NONE)
-		return verdict_drop(skb, p, pool_row, step);
-	if (!tuple_taken(p, row, eim, p->now.s) && !(mixed && tuple_taken(p, row, !eim, p->now.s)))
-		return verdict_out(skb, pool_row);
-	step = flow_new(skb, p, SLUICE_ZONE_LOCAL, pool_row, row);
-	if (step != STEP_OK)
-		return verdict_drop(skb, p, pool_row, step);
-	if (st)
-		st->resolved++;
-	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
-	p->moved = f ? f->port : 0;
-	event_send(skb, p, SLUICE_EVENT_RESOLVED, pool_row);
 	return verdict_out(skb, pool_row);
 }
 
@@ -581,12 +182,13 @@ int uplink_ingress(struct __sk_buff *skb)
 	struct sluice_addr_row *ar;
 	struct sluice_slice *sl;
 	struct sluice_pool *pool;
+	struct sluice_lease *lease;
 	struct sluice_block *b;
 	struct sluice_flow *r;
 	__u32 row, pool_row, bit = 0;
 	struct pkt p;
 	__u8 filtering;
-	bool eim;
+	bool eim, kept;
 	int step;
 
 	switch (parse_skb(skb, true, &p)) {
@@ -601,6 +203,8 @@ int uplink_ingress(struct __sk_buff *skb)
 	pool_row = ar->pool;
 	if (p.bad != NOT_BAD)
 		return verdict_drop(skb, &p, pool_row, p.bad);
+	if (p.kind == PKT_ND)
+		return VERDICT_PASS; /* the kernel answers for no address that is only routed here */
 	if (p.kind == PKT_ECHO)
 		return verdict_drop(skb, &p, pool_row, SLUICE_DROP_unsolicited);
 	row = ar->base + (bpf_ntohs(p.dport) >> (ar->shift & 15));
@@ -634,7 +238,10 @@ int uplink_ingress(struct __sk_buff *skb)
 			return verdict_drop(skb, &p, pool_row, step);
 		return verdict_in(skb, pool_row);
 	}
-	if (sock_at(skb, &key))
+	if (sock_takes(skb, &p, &key))
+		return verdict_in(skb, pool_row);
+	lease = lease_of(sl, &p.dst, p.dport, p.proto, &kept);
+	if (lease && lease->steer && sock_steered(skb, &p, lease->steer - 1))
 		return verdict_in(skb, pool_row);
 	b = eim ? block_of(sl, p.proto, p.dport, &bit) : NULL;
 	return verdict_drop(skb, &p, pool_row,

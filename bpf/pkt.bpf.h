@@ -39,11 +39,24 @@ enum icmp_type {
 	ICMP_PARAMETER_PROBLEM = 12,
 };
 
+/* RFC 4443, RFC 4861. */
+enum icmp6_type {
+	ICMP6_UNREACHABLE = 1,
+	ICMP6_PARAMETER_PROBLEM = 4,
+	ICMP6_ECHO = 128,
+	ICMP6_ECHO_REPLY = 129,
+	ICMP6_ND_FIRST = 133, /* router solicitation */
+	ICMP6_ND_LAST = 137,  /* redirect */
+};
+#define ND_HOP_LIMIT \
+	255 /* RFC 4861: what has passed a router is not of this link, and nobody listens to it */
+
 enum pkt_kind {
 	PKT_DATA,       /* TCP, UDP */
 	PKT_ECHO,       /* ICMP echo request */
 	PKT_ECHO_REPLY, /* ICMP echo reply */
 	PKT_ICMP_ERROR,
+	PKT_ND, /* neighbour discovery: the machine's own business */
 };
 
 /* CLOCK_BOOTTIME, read once for each packet that is ours to judge. */
@@ -84,8 +97,20 @@ struct vlan_tag {
 };
 #define VLAN_TAGS_MAX 2
 
-/* A header's worth beyond the longest IPv4 header, with a quoted one behind it. */
-#define PULL_LEN (ETH_HLEN + VLAN_TAGS_MAX * sizeof(struct vlan_tag) + 60 + 8 + 60 + 20)
+/* IPv6 extension headers that are walked, hop-by-hop and destination options: so many, and so many bytes together. */
+#define EXT_MAX     4
+#define EXT_LEN_MAX 128
+#define EXT_UNIT    8
+
+struct ext_hdr {
+	__u8 next;
+	__u8 len; /* in units of eight bytes, beyond the first */
+};
+
+/* A header's worth beyond the longest headers, IPv4's or IPv6's, with a quoted one behind them. */
+#define PULL_LEN                                                                       \
+	(ETH_HLEN + VLAN_TAGS_MAX * sizeof(struct vlan_tag) + sizeof(struct ipv6hdr) + \
+	 EXT_LEN_MAX + 8 + 60 + 20)
 
 static __always_inline void addr_set_v4(union sluice_addr *a, __be32 v4)
 {
@@ -104,6 +129,11 @@ static __always_inline bool addr_eq(const union sluice_addr *a, const union slui
 	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
 }
 
+static __always_inline bool tcp_opens(const struct pkt *p)
+{
+	return (p->tcp & (SLUICE_TCP_SYN | SLUICE_TCP_ACK)) == SLUICE_TCP_SYN;
+}
+
 static __always_inline int l4_index(__u8 proto)
 {
 	switch (proto) {
@@ -112,6 +142,7 @@ static __always_inline int l4_index(__u8 proto)
 	case IPPROTO_UDP:
 		return SLUICE_UDP;
 	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
 		return SLUICE_ICMP;
 	}
 	return -1;
@@ -160,6 +191,74 @@ static __always_inline int parse_quoted_v4(void *icmp, void *end, __u32 l4_len, 
 	default:
 		p->bad = SLUICE_DROP_proto;
 	}
+	return PARSE_OK;
+}
+
+/* The same of an ICMPv6 error. Quoted extension headers are not walked: our own packets have none. */
+static __always_inline int parse_quoted_v6(void *icmp, void *end, __u32 l4_len, struct pkt *p)
+{
+	struct ipv6hdr *ip = icmp + sizeof(struct icmp_hdr);
+	__be16 *ports = (void *)(ip + 1);
+
+	if (l4_len < sizeof(struct icmp_hdr) + sizeof(*ip) + 8) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	if ((void *)(ports + 4) > end)
+		return PARSE_SHORT;
+	__builtin_memcpy(&p->src, &ip->saddr, sizeof(p->src));
+	if (ip->version != 6 || !addr_eq(&p->src, &p->dst)) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	__builtin_memcpy(&p->src, &ip->daddr, sizeof(p->src));
+	p->proto = ip->nexthdr;
+	switch (ip->nexthdr) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+		p->dport = ports[0];
+		p->sport = ports[1];
+		break;
+	case IPPROTO_ICMPV6:
+		p->dport = ports[2];
+		p->sport = 0;
+		break;
+	default:
+		p->bad = SLUICE_DROP_proto;
+	}
+	return PARSE_OK;
+}
+
+static __always_inline int parse_icmp6(void *l4, void *end, __u32 l4_len, __u8 hop_limit,
+				       struct pkt *p)
+{
+	struct icmp_hdr *icmp = l4;
+
+	if (l4_len < sizeof(*icmp)) {
+		p->bad = SLUICE_DROP_malformed;
+		return PARSE_OK;
+	}
+	if ((void *)(icmp + 1) > end)
+		return PARSE_SHORT;
+	if (icmp->type >= ICMP6_UNREACHABLE && icmp->type <= ICMP6_PARAMETER_PROBLEM) {
+		p->kind = PKT_ICMP_ERROR;
+		return p->incoming ? parse_quoted_v6(l4, end, l4_len, p) : PARSE_OK;
+	}
+	if (icmp->type == ICMP6_ECHO || icmp->type == ICMP6_ECHO_REPLY) {
+		if (icmp->code)
+			p->bad = SLUICE_DROP_malformed;
+		p->kind = icmp->type == ICMP6_ECHO ? PKT_ECHO : PKT_ECHO_REPLY;
+		if (p->kind == PKT_ECHO)
+			p->sport = icmp->id;
+		else
+			p->dport = icmp->id;
+		return PARSE_OK;
+	}
+	if (icmp->type >= ICMP6_ND_FIRST && icmp->type <= ICMP6_ND_LAST &&
+	    hop_limit == ND_HOP_LIMIT)
+		p->kind = PKT_ND;
+	else
+		p->bad = SLUICE_DROP_icmp_type;
 	return PARSE_OK;
 }
 
@@ -271,11 +370,10 @@ static __always_inline int parse_v4(void *data, void *end, bool gso, struct pkt 
 	return parse_l4((void *)ip + ihl, end, tot - ihl, p);
 }
 
-/* IPv6 without extension headers; what has them is counted as proto until they are walked. */
 static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt *p)
 {
 	struct ipv6hdr *ip = data + p->l3_off;
-	__u32 room = p->len - p->l3_off, payload;
+	__u32 room = p->len - p->l3_off, off = p->l3_off + sizeof(*ip), payload;
 
 	if (p->len < p->l3_off + sizeof(*ip))
 		return PARSE_NOT_IP;
@@ -294,8 +392,39 @@ static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt 
 		p->bad = SLUICE_DROP_malformed;
 		return PARSE_OK;
 	}
-	p->l4_off = p->l3_off + sizeof(*ip);
-	return parse_l4(ip + 1, end, payload, p);
+	for (int i = 0; i < EXT_MAX; i++) {
+		struct ext_hdr *ext = data + off;
+		__u32 n;
+
+		if (p->proto != IPPROTO_HOPOPTS && p->proto != IPPROTO_DSTOPTS)
+			break;
+		if (payload < EXT_UNIT) {
+			p->bad = SLUICE_DROP_malformed;
+			return PARSE_OK;
+		}
+		if ((void *)(ext + 1) > end)
+			return PARSE_SHORT;
+		n = (ext->len + 1) * EXT_UNIT;
+		if (n > payload) {
+			p->bad = SLUICE_DROP_malformed;
+			return PARSE_OK;
+		}
+		p->proto = ext->next;
+		off += n;
+		payload -= n;
+		if (off > p->l3_off + sizeof(*ip) + EXT_LEN_MAX) {
+			p->bad = SLUICE_DROP_proto;
+			return PARSE_OK;
+		}
+	}
+	p->l4_off = off;
+	if (p->proto == IPPROTO_FRAGMENT) {
+		p->bad = SLUICE_DROP_fragment;
+		return PARSE_OK;
+	}
+	if (p->proto == IPPROTO_ICMPV6)
+		return parse_icmp6(data + off, end, payload, ip->hop_limit, p);
+	return parse_l4(data + off, end, payload, p);
 }
 
 /* len: bytes of the whole packet from data on, whether linear or not. */

@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-#define SLUICE_ABI 1
+#define SLUICE_ABI 2
 
 /* Sizes of the fixed tables. The flow tables are sized when they are created ("max-flows"). */
 #define SLUICE_MAX_ADDRS 1024
@@ -22,7 +22,12 @@
 #define SLUICE_MAX_POOLS    64
 #define SLUICE_MAX_BLOCKS   98304 /* 1024 held slices of 2048 ports, three protocols */
 #define SLUICE_MAX_PREFIXES 4096
-#define SLUICE_BLOCK_PORTS  64 /* one 64-bit word of use bits */
+#define SLUICE_BLOCK_PORTS  64     /* one 64-bit word of use bits */
+#define SLUICE_MAX_LEASED   262144 /* ports under lease, by protocol */
+#define SLUICE_MAX_STEERED  4096  /* sockets that receive for a lease though they stand elsewhere */
+#define SLUICE_MAX_OWNERS   65536 /* sockets whose process is remembered; the oldest are forgotten */
+#define SLUICE_MAX_EXECS    4096  /* control groups that go out through a lease */
+#define SLUICE_MAX_UPLINKS  8
 
 #define SLUICE_NEVER (~0ULL) /* a deadline that does not come */
 #define SLUICE_DEAD  (~0U)   /* in flow.seen_s: claimed for removal, treat as absent */
@@ -141,8 +146,11 @@ struct sluice_conf {
 	 * is not found is looked for as its pool says. 0 while any pool drains: then the 5-tuple must win.
 	 */
 	__u8 eim_first[4];
+	__u32 exec_level; /* depth of the control groups in map "execs"; the root's is 0 */
+	__u64 netns_cookie; /* the daemon's network namespace: programs that see others leave them alone */
+	__u32 execs;        /* rows in map "execs": 0 saves the look-up */
 	__u32 pad0;
-	__u64 pad[5];
+	__u64 pad[3];
 };
 
 /* Map "addrs": shared address -> where its rows begin. */
@@ -189,11 +197,23 @@ struct sluice_pool {
 	__u64 pad2[4];
 };
 
-/* Row of map "blocks" (mmapable): 64 ports of one slice and protocol. */
+/*
+ * Row of map "blocks" (mmapable): 64 ports of one slice and protocol.
+ *
+ * Who may have a port is settled so: NAT first notes its claim (EIM: the port's bit in bits, by compare-and-swap; overload: one more in
+ * port_flows), then reads leased, and gives the claim back if the port's bit is set there. The daemon first sets the bit in leased, then reads bits
+ * and port_flows, and takes it back if NAT is there. All four steps are atomic operations with full ordering, so at least one of the two sees the other.
+ */
 struct sluice_block {
-	__u64 bits; /* EIM: ports in use */
+	__u64 bits; /* EIM: ports that a mapping has */
+	__u64 leased; /* ports that are under lease or cool down: the daemon's; NAT passes them over */
 	__u32 mode; /* enum sluice_block_mode */
 	__u32 pad;
+};
+
+/* Row of map "port_flows" (mmapable): how many rev entries of overload flows are on each port of a block. TCP and UDP only. */
+struct sluice_port_flows {
+	__u32 flows[SLUICE_BLOCK_PORTS];
 };
 
 enum sluice_block_mode {
@@ -208,7 +228,66 @@ static inline __u32 sluice_block_row(__u32 block_base, __u32 nports, __u32 l4, _
 	return block_base + l4 * (nports / SLUICE_BLOCK_PORTS) + offset / SLUICE_BLOCK_PORTS;
 }
 
-/* Keys of the longest-prefix maps "clients" (pool 0) and "no_nat". prefixlen counts from pool on. */
+/*
+ * Row of map "port_flows" for a block of TCP or UDP. Every slice has three rows of blocks for one of ports each protocol, so its block_base is a
+ * multiple of three.
+ */
+static inline __u32 sluice_port_flows_row(__u32 block_base, __u32 nports, __u32 l4, __u32 offset)
+{
+	return block_base / 3 * 2 + l4 * (nports / SLUICE_BLOCK_PORTS) +
+	       offset / SLUICE_BLOCK_PORTS;
+}
+
+/* Key of map "leases": one port of one protocol. */
+struct sluice_port_key {
+	union sluice_addr addr;
+	__be16 port;
+	__u8 l4; /* SLUICE_TCP, SLUICE_UDP */
+	__u8 pad[5];
+};
+
+enum sluice_lease_kind {
+	SLUICE_LEASE_SHARED,    /* connected sockets: the port serves each destination once */
+	SLUICE_LEASE_EXCLUSIVE, /* the port for all destinations: listeners, unconnected UDP, QUIC */
+};
+
+/* Value of map "leases". A port that cools down has none. */
+struct sluice_lease {
+	__u64 id;
+	__u32 uid; /* whose sockets may send from the port, besides root's */
+	__u32 steer; /* 1 + slot in map "steered" of the socket that receives for it; 0: whatever is bound to the port */
+	__u8 kind; /* enum sluice_lease_kind */
+	__u8 pad[7];
+};
+
+/* Value of map "owners", by socket cookie: who bound a socket to a shared address. */
+struct sluice_owner {
+	__u64 cgroup;
+	__u32 pid; /* thread group */
+	__u32 uid;
+	char comm[16];
+};
+
+/*
+ * Value of map "execs", by the id of a control group of "sluice exec": its processes go out through this lease and no other way. An address of
+ * the family that the lease is not of: no connection.
+ */
+struct sluice_exec {
+	__u64 lease;
+	union sluice_addr addr;
+	__u32 pool; /* rows */
+	__u32 slice;
+	__u16 first; /* ports of the lease, host order */
+	__u16 last;
+	__u8 protos; /* 1 << SLUICE_TCP, 1 << SLUICE_UDP: what the lease is for */
+	__u8 kind;   /* enum sluice_lease_kind */
+	__u8 pad[2];
+};
+
+/*
+ * Keys of the longest-prefix maps "clients" (pool 0), "no_nat", and "onlink" (pool 0: destinations by the routing table; value 0: they do not leave by an
+ * uplink, 1: they do). prefixlen counts from pool on.
+ */
 struct sluice_lpm_key {
 	__u32 prefixlen;
 	__u32 pool;
@@ -231,23 +310,24 @@ struct sluice_full {
 };
 
 /* Why packets are dropped: X(name, help). The order is ABI; new ones go to the end. */
-#define SLUICE_REASONS(X)                                                                    \
-	X(escape, "shared source address with a port outside this machine's live slices")    \
-	X(spoof, "forwarded packet that claims a shared address as its source")              \
-	X(fenced, "the slice's deadline has passed: the hold must be renewed")               \
-	X(no_port, "every port of the pool that could serve the new flow is in use")         \
-	X(no_slice, "the client's pool holds no live slice on this machine")                 \
-	X(table_full, "the flow table is full: raise max-flows")                             \
-	X(unsolicited, "arrived for a port of ours that no flow and no socket uses")         \
-	X(foreign, "arrived for a slice of a shared address that another machine holds")     \
-	X(filtered, "arrived for a mapping that has not sent to this remote end")            \
-	X(unleased, "a local socket uses a slice without a lease, and the pool denies that") \
-	X(fragment, "fragment of a packet that would need translation")                      \
-	X(malformed, "header that contradicts itself or is cut short")                       \
-	X(proto, "transport protocol that is not translated")                                \
-	X(icmp_type, "ICMP message that is neither an echo nor an error")                    \
-	X(icmp_error, "ICMP error that belongs to a translated flow")                        \
-	X(rewrite, "the kernel refused to change the packet")                                \
+#define SLUICE_REASONS(X)                                                                  \
+	X(escape, "shared source address with a port outside this machine's live slices")  \
+	X(spoof, "forwarded packet that claims a shared address as its source")            \
+	X(fenced, "the slice's deadline has passed: the hold must be renewed")             \
+	X(no_port, "every port of the pool that could serve the new flow is in use")       \
+	X(no_slice, "the client's pool holds no live slice on this machine")               \
+	X(table_full, "the flow table is full: raise max-flows")                           \
+	X(unsolicited, "arrived for a port of ours that no flow and no socket uses")       \
+	X(foreign, "arrived for a slice of a shared address that another machine holds")   \
+	X(filtered, "arrived for a mapping that has not sent to this remote end")          \
+	X(unleased,                                                                        \
+	  "a local socket uses a port that is not leased to it, and the pool denies that") \
+	X(fragment, "fragment of a packet that would need translation")                    \
+	X(malformed, "header that contradicts itself or is cut short")                     \
+	X(proto, "transport protocol that is not translated")                              \
+	X(icmp_type, "ICMP message that is neither an echo nor an error")                  \
+	X(icmp_error, "ICMP error that belongs to a translated flow")                      \
+	X(rewrite, "the kernel refused to change the packet")                              \
 	X(no_flow, "TCP segment that belongs to no flow and opens none")
 
 enum sluice_reason {
@@ -286,7 +366,7 @@ struct sluice_sweep {
 enum sluice_event_kind {
 	SLUICE_EVENT_DROP,     /* reason says why */
 	SLUICE_EVENT_RESOLVED, /* a socket's flow was moved: key is its fwd key, outer its new port */
-	SLUICE_EVENT_UNLEASED, /* a socket's first packet from a slice that has no leases */
+	SLUICE_EVENT_UNLEASED, /* a socket sends from a port that is not leased to it */
 	SLUICE_EVENT_MAX,
 };
 
@@ -303,6 +383,8 @@ struct sluice_event {
 	struct sluice_flow_key key;
 	__be16 outer_port;
 	__u16 pad[3];
+	__u64 cookie;              /* of the socket that sent it; 0: not known */
+	struct sluice_owner owner; /* pid 0: not known; uid is the socket's */
 	__u8 snap[SLUICE_EVENT_SNAP];
 };
 
@@ -323,9 +405,13 @@ _Static_assert(sizeof(struct sluice_conf) == 64, "ABI");
 _Static_assert(sizeof(struct sluice_addr_row) == 8, "ABI");
 _Static_assert(sizeof(struct sluice_slice) == 64, "ABI");
 _Static_assert(sizeof(struct sluice_pool) == 120, "ABI");
-_Static_assert(sizeof(struct sluice_block) == 16, "ABI");
+_Static_assert(sizeof(struct sluice_block) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_port_key) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_lease) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_owner) == 32, "ABI");
+_Static_assert(sizeof(struct sluice_exec) == 40, "ABI");
 _Static_assert(sizeof(struct sluice_lpm_key) == 24, "ABI");
 _Static_assert(sizeof(struct sluice_full_key) == 24, "ABI");
-_Static_assert(sizeof(struct sluice_event) == 168, "ABI");
+_Static_assert(sizeof(struct sluice_event) == 208, "ABI");
 
 #endif

@@ -180,6 +180,7 @@ static const struct {
 	const char *format;
 } sayings[] = {
 	{ "io.sluice.NoSuchPool", "pool", "there is no pool \"%s\"" },
+	{ "io.sluice.NoSuchLease", "id", "lease %s has ended, or never was" },
 	{ VARLINK_INVALID_PARAMETER, "parameter", "sluiced does not accept the value of \"%s\"" },
 	{ VARLINK_METHOD_NOT_FOUND, "method",
 	  "sluiced does not know %s: it is of another version" },
@@ -199,9 +200,16 @@ static int say_error(struct client *c, const struct varlink_reply *reply, struct
 		return errtext_set(err, EREMOTEIO, "%s", text);
 	for (size_t i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
 		json_t *v = json_object_get(reply->parameters, sayings[i].parameter);
+		const char *said = json_string_value(v);
+		char number[32];
 
-		if (strcmp(reply->error, sayings[i].error) == 0 && json_is_string(v))
-			return errtext_set(err, EREMOTEIO, sayings[i].format, json_string_value(v));
+		if (json_is_integer(v)) {
+			snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT,
+				 json_integer_value(v));
+			said = number;
+		}
+		if (strcmp(reply->error, sayings[i].error) == 0 && said)
+			return errtext_set(err, EREMOTEIO, sayings[i].format, said);
 	}
 	params = json_dumps(reply->parameters, JSON_COMPACT);
 	errtext_set(err, EREMOTEIO, "%s %s", reply->error, params ? params : "");

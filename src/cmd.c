@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void cmd_say(const char *fmt, ...)
@@ -54,6 +55,8 @@ static int exit_error(const char *name)
 		enum cmd_exit code;
 	} codes[] = {
 		{ "io.sluice.NoPorts", CMD_NO_PORTS },
+		/* The slice cannot be used now, so there are no ports in it. */
+		{ "io.sluice.Fenced", CMD_NO_PORTS },
 		{ "io.sluice.Denied", CMD_DENIED },
 		{ "io.sluice.QuotaExceeded", CMD_DENIED },
 		{ "org.varlink.service.PermissionDenied", CMD_DENIED },
@@ -143,4 +146,34 @@ const char *cmd_endpoint(json_t *row, const char *address, const char *port, cha
 	else
 		snprintf(buf, CMD_CELL, "%.45s", text);
 	return buf;
+}
+
+const char *cmd_ports(json_t *row, char buf[CMD_CELL])
+{
+	json_int_t first = json_integer_value(cmd_get(row, "first"));
+	json_int_t last = json_integer_value(cmd_get(row, "last"));
+	size_t n;
+
+	cmd_endpoint(row, "address", "first", buf);
+	if (!json_is_string(cmd_get(row, "address")))
+		return "-";
+	n = strlen(buf);
+	if (last > first)
+		snprintf(buf + n, CMD_CELL - n, "-%" JSON_INTEGER_FORMAT, last);
+	return buf;
+}
+
+bool cmd_lease_id(const char *text, long long *ret)
+{
+	long long id;
+	char *end;
+
+	errno = 0;
+	id = strtoll(text, &end, 10);
+	if (errno || *text < '0' || *text > '9' || *end || id < 1) {
+		cmd_say("\"%s\" is not the number of a lease; `sluice leases` lists them", text);
+		return false;
+	}
+	*ret = id;
+	return true;
 }

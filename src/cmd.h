@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "addr.h"
 #include "client.h"
 #include "table.h"
 
@@ -21,6 +22,26 @@ enum cmd_exit {
 	CMD_TIMED_OUT = 7,
 };
 
+#define CMD_TAGS_MAX 16
+
+/* What acquire, renew and exec ask for; NULL and 0: not said. Checked already, as far as a command can. */
+struct cmd_request {
+	const char *tags[CMD_TAGS_MAX];
+	size_t n_tags;
+	const char *address;
+	bool exclusive;
+	int count; /* contiguous ports of a lease */
+	int leases;
+	int align;
+	const char *parity;
+	long ttl_s;
+	const char *until; /* "exit", "release" or "pid" */
+	int pid;
+	const char *name;
+	const char *labels; /* "a=b c=d" */
+	long long id;
+};
+
 struct cmd {
 	const char *socket; /* NULL: the default */
 	unsigned timeout_ms;
@@ -32,6 +53,13 @@ struct cmd {
 	const char *proto;
 	const char *client;
 	int port;
+	const char *state;
+	bool by_uid;
+	unsigned uid; /* by_uid: only this one's */
+	const char *at;
+	struct cmd_request request;
+	char **operands; /* n_operands words, and NULL; as many as the command takes */
+	int n_operands;
 };
 
 /* Each carries out one command and returns an exit code, having said on stderr what went wrong. */
@@ -40,6 +68,14 @@ int cmd_pools(const struct cmd *cmd);
 int cmd_slices(const struct cmd *cmd);
 int cmd_flows(const struct cmd *cmd);
 int cmd_drops(const struct cmd *cmd);
+int cmd_sockets(const struct cmd *cmd);
+int cmd_leases(const struct cmd *cmd);
+int cmd_acquire(const struct cmd *cmd);
+int cmd_renew(const struct cmd *cmd);
+int cmd_release(const struct cmd *cmd);
+int cmd_who(const struct cmd *cmd);
+/* Does not return when all went well. Its own exit codes: 125, 126, 127. */
+int cmd_exec(const struct cmd *cmd);
 int cmd_monitor(const struct cmd *cmd);
 int cmd_reload(const struct cmd *cmd);
 int cmd_doctor(const struct cmd *cmd);
@@ -72,5 +108,18 @@ const char *cmd_number(json_t *row, const char *path, char buf[CMD_CELL]);
  * "*".
  */
 const char *cmd_endpoint(json_t *row, const char *address, const char *port, char buf[CMD_CELL]);
+/* "203.0.113.7:41000-41003" of a row with address, first and last. */
+const char *cmd_ports(json_t *row, char buf[CMD_CELL]);
+
+/* What users write. False: it is none; only cmd_lease_id() has said so. */
+bool cmd_lease_id(const char *text, long long *ret);
+/* "203.0.113.7:41000", "[2001:db8::7]:41000". */
+bool cmd_parse_endpoint(const char *text, char address[ADDR_STRLEN], int *ret_port);
+/* RFC 3339, also with a blank for the T, to UTC with milliseconds. */
+#define CMD_TIME_LEN 32
+bool cmd_parse_time(const char *text, char utc[CMD_TIME_LEN]);
+
+/* The request as parameters of Acquire and Exec; NULL without memory. */
+json_t *cmd_request_params(const struct cmd *cmd);
 
 #endif

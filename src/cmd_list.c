@@ -1,30 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The listings: pools, slices, flows, drops. Rows are printed as they come; a million flows take no
+ * Listings, and the plain ones among them: pools, slices, flows, drops, sockets. Rows are printed as they come; a million flows take no
  * memory.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "cmd.h"
-
-#define COLUMNS_MAX 12
-
-struct listing {
-	const char *method;
-	const char *key; /* of the array in the answers, and in our JSON */
-	const struct table_column *columns;
-	size_t n;
-	/*
-	 * Fill the cells of a row; buf is room for their texts. Returns whether it deserves
-	 * attention.
-	 */
-	bool (*cells)(json_t *row, const char **cells, char (*buf)[CMD_CELL]);
-};
+#include "cmd_list.h"
 
 struct printing {
-	const struct listing *listing;
+	const struct cmd_listing *listing;
 	struct table *table; /* NULL: JSON */
 	size_t rows;
 };
@@ -42,8 +28,8 @@ static int print_rows(json_t *params, void *data)
 {
 	struct printing *p = data;
 	json_t *rows = json_object_get(params, p->listing->key);
-	const char *cells[COLUMNS_MAX];
-	char buf[COLUMNS_MAX][CMD_CELL];
+	const char *cells[CMD_COLUMNS_MAX];
+	char buf[CMD_COLUMNS_MAX][CMD_CELL];
 	json_t *row;
 	size_t i;
 	int r;
@@ -68,38 +54,39 @@ static int add(json_t *params, const char *key, const char *text)
 	return text ? json_object_set_new(params, key, json_string(text)) : 0;
 }
 
-static json_t *filters(const struct cmd *cmd)
+json_t *cmd_filters(const struct cmd *cmd)
 {
 	json_t *params = json_object();
 
 	if (!params || add(params, "pool", cmd->pool) < 0 || add(params, "proto", cmd->proto) < 0 ||
-	    add(params, "client", cmd->client) < 0 ||
-	    (cmd->port && json_object_set_new(params, "port", json_integer(cmd->port)) < 0)) {
+	    add(params, "client", cmd->client) < 0 || add(params, "state", cmd->state) < 0 ||
+	    (cmd->port && json_object_set_new(params, "port", json_integer(cmd->port)) < 0) ||
+	    (cmd->by_uid && json_object_set_new(params, "uid", json_integer(cmd->uid)) < 0)) {
 		json_decref(params);
 		return NULL;
 	}
 	return params;
 }
 
-static int list(const struct cmd *cmd, const struct listing *l)
+int cmd_list(const struct cmd *cmd, const struct cmd_listing *l, const char *method, json_t *params)
 {
 	struct printing p = { .listing = l };
 	struct errtext err = { 0 };
 	struct client *c;
-	json_t *params;
 	int r, code;
 
 	code = cmd_connect(cmd, &c);
-	if (code != CMD_OK)
+	if (code != CMD_OK) {
+		json_decref(params);
 		return code;
-	params = filters(cmd);
+	}
 	r = params ? 0 : -ENOMEM;
 	if (r == 0 && !cmd->json)
 		r = table_open(stdout, l->columns, l->n, cmd->header, &p.table);
 	if (r == 0) {
 		if (cmd->json)
 			printf("{\"%s\":[", l->key);
-		r = client_call_more(c, l->method, params, false, print_rows, &p, &err);
+		r = client_call_more(c, method, params, false, print_rows, &p, &err);
 	} else {
 		json_decref(params);
 	}
@@ -116,6 +103,23 @@ static int list(const struct cmd *cmd, const struct listing *l)
 	code = cmd_end(c, r, &err);
 	client_close(c);
 	return code;
+}
+
+int cmd_print(const struct cmd *cmd, const struct cmd_listing *l, json_t *answer)
+{
+	struct printing p = { .listing = l };
+	int r = 0, r2;
+
+	if (cmd->json)
+		printf("{\"%s\":[", l->key);
+	else
+		r = table_open(stdout, l->columns, l->n, cmd->header, &p.table);
+	if (r == 0)
+		r = print_rows(answer, &p);
+	r2 = table_close(p.table);
+	if (r == 0 && cmd->json)
+		printf("%s]}\n", p.rows ? "\n" : "");
+	return r < 0 ? r : r2;
 }
 
 /* ---- pools ---- */
@@ -153,11 +157,11 @@ static bool pool_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
 
 int cmd_pools(const struct cmd *cmd)
 {
-	static const struct listing l = { "io.sluice.ListPools", "pools", pool_columns,
-					  sizeof(pool_columns) / sizeof(pool_columns[0]),
-					  pool_cells };
+	static const struct cmd_listing l = { "pools", pool_columns,
+					      sizeof(pool_columns) / sizeof(pool_columns[0]),
+					      pool_cells };
 
-	return list(cmd, &l);
+	return cmd_list(cmd, &l, "io.sluice.ListPools", cmd_filters(cmd));
 }
 
 /* ---- slices ---- */
@@ -185,11 +189,11 @@ static bool slice_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
 
 int cmd_slices(const struct cmd *cmd)
 {
-	static const struct listing l = { "io.sluice.ListSlices", "slices", slice_columns,
-					  sizeof(slice_columns) / sizeof(slice_columns[0]),
-					  slice_cells };
+	static const struct cmd_listing l = { "slices", slice_columns,
+					      sizeof(slice_columns) / sizeof(slice_columns[0]),
+					      slice_cells };
 
-	return list(cmd, &l);
+	return cmd_list(cmd, &l, "io.sluice.ListSlices", cmd_filters(cmd));
 }
 
 /* ---- flows ---- */
@@ -213,11 +217,11 @@ static bool flow_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
 
 int cmd_flows(const struct cmd *cmd)
 {
-	static const struct listing l = { "io.sluice.ListFlows", "flows", flow_columns,
-					  sizeof(flow_columns) / sizeof(flow_columns[0]),
-					  flow_cells };
+	static const struct cmd_listing l = { "flows", flow_columns,
+					      sizeof(flow_columns) / sizeof(flow_columns[0]),
+					      flow_cells };
 
-	return list(cmd, &l);
+	return cmd_list(cmd, &l, "io.sluice.ListFlows", cmd_filters(cmd));
 }
 
 /* ---- drops ---- */
@@ -240,9 +244,38 @@ static bool drop_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
 
 int cmd_drops(const struct cmd *cmd)
 {
-	static const struct listing l = { "io.sluice.ListDrops", "drops", drop_columns,
-					  sizeof(drop_columns) / sizeof(drop_columns[0]),
-					  drop_cells };
+	static const struct cmd_listing l = { "drops", drop_columns,
+					      sizeof(drop_columns) / sizeof(drop_columns[0]),
+					      drop_cells };
 
-	return list(cmd, &l);
+	return cmd_list(cmd, &l, "io.sluice.ListDrops", cmd_filters(cmd));
+}
+
+/* ---- sockets ---- */
+
+static const struct table_column socket_columns[] = {
+	{ "PROTO", false }, { "LOCAL", false }, { "REMOTE", false }, { "STATE", false },
+	{ "LEASE", true },  { "UID", true },    { "PID", true },     { "COMMAND", false },
+};
+
+static bool socket_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
+{
+	cells[0] = cmd_text(row, "proto");
+	cells[1] = cmd_endpoint(row, "local", "lport", buf[1]);
+	cells[2] = cmd_endpoint(row, "remote", "rport", buf[2]);
+	cells[3] = cmd_text(row, "state");
+	cells[4] = cmd_number(row, "lease", buf[4]);
+	cells[5] = cmd_number(row, "uid", buf[5]);
+	cells[6] = cmd_number(row, "pid", buf[6]);
+	cells[7] = cmd_text(row, "comm");
+	return !json_is_integer(cmd_get(row, "lease"));
+}
+
+int cmd_sockets(const struct cmd *cmd)
+{
+	static const struct cmd_listing l = { "sockets", socket_columns,
+					      sizeof(socket_columns) / sizeof(socket_columns[0]),
+					      socket_cells };
+
+	return cmd_list(cmd, &l, "io.sluice.ListSockets", cmd_filters(cmd));
 }

@@ -61,6 +61,9 @@ static void print_status(json_t *s)
 	       cmd_number(s, "flows.tcp", a), cmd_number(s, "flows.udp", b),
 	       cmd_number(s, "flows.icmp", c),
 	       cmd_number(s, "last_sweep_s", (char[CMD_CELL]){ 0 }));
+	if (json_is_object(json_object_get(s, "leases")))
+		printf("%-10s %s active, %s cooling\n", "leases", cmd_number(s, "leases.active", a),
+		       cmd_number(s, "leases.cooling", b));
 	printf("%-10s %s clients, %s refused, %s events lost\n", "control",
 	       cmd_number(s, "control.clients", a), cmd_number(s, "control.refused", b),
 	       cmd_number(s, "control.events_lost", c));
@@ -128,6 +131,9 @@ static void print_field(json_t *event, const char *key, json_t *v)
 	if (strcmp(key, "inner") == 0) {
 		printf(" %s -> %s", cmd_endpoint(event, "inner.src", "inner.sport", a),
 		       cmd_endpoint(event, "inner.dst", "inner.dport", b));
+	} else if (strcmp(key, "holder") == 0 && json_is_object(v)) {
+		printf(" by %s (pid %s, uid %s)", cmd_text(v, "comm"), cmd_number(v, "pid", a),
+		       cmd_number(v, "uid", b));
 	} else if (strcmp(key, "outer") == 0) {
 		printf(" as %s", cmd_endpoint(event, "outer.src", "outer.sport", a));
 	} else if (json_is_string(v)) {
@@ -136,6 +142,21 @@ static void print_field(json_t *event, const char *key, json_t *v)
 		printf(" %s=", key);
 		json_dumpf(v, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
 	}
+}
+
+/* "lease granted 203.0.113.7:41000 udp exclusive, lease 17 of pool default, curl (pid 12, uid 1000), name". */
+static void print_lease_event(json_t *event)
+{
+	char a[CMD_CELL], b[CMD_CELL], c[CMD_CELL];
+	json_t *l = json_object_get(event, "lease");
+	const char *name = json_string_value(json_object_get(l, "name"));
+
+	printf(" %s %s %s, lease %s of pool %s, %s (pid %s, uid %s)", cmd_text(event, "text"),
+	       cmd_text(l, "proto"), cmd_text(l, "kind"), cmd_number(l, "id", a),
+	       cmd_text(l, "pool"), cmd_text(l, "holder.comm"), cmd_number(l, "holder.pid", b),
+	       cmd_number(l, "holder.uid", c));
+	if (name && *name)
+		printf(", %s", name);
 }
 
 static int print_event(json_t *event, void *data)
@@ -148,10 +169,14 @@ static int print_event(json_t *event, void *data)
 		json_dumpf(event, stdout, JSON_COMPACT);
 	} else {
 		printf("%s %s", cmd_text(event, "time"), cmd_text(event, "event"));
-		json_object_foreach(event, key, v)
-		{
-			if (strcmp(key, "time") != 0 && strcmp(key, "event") != 0)
-				print_field(event, key, v);
+		if (json_is_object(json_object_get(event, "lease"))) {
+			print_lease_event(event);
+		} else {
+			json_object_foreach(event, key, v)
+			{
+				if (strcmp(key, "time") != 0 && strcmp(key, "event") != 0)
+					print_field(event, key, v);
+			}
 		}
 	}
 	putchar('\n');

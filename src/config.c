@@ -24,8 +24,6 @@
 #define ICMP_RATE_MAX 100000
 #define TTL_MIN       2
 #define TTL_MAX       86400
-#define LEASES_MAX    65536
-#define GROUP_MAX     31
 /* Longer than any path in use, and with room for the names of files below it. */
 #define DIR_MAX_LEN  (PATH_MAX - 256)
 #define SUN_PATH_MAX (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
@@ -316,33 +314,6 @@ static int read_proxy(const struct reader *r, const struct conf_section *s)
 	return warn(r, s->line, what);
 }
 
-static int read_access(const struct reader *r, const struct conf_section *s)
-{
-	struct conf_at group = conf_at(r->tree, s, "group"),
-		       leases = conf_at(r->tree, s, "leases-per-uid");
-	uint32_t n;
-	int err;
-
-	if (group.value) {
-		/* Whether the group exists is asked when the socket is made. */
-		const char *g = group.value->s;
-
-		if (!*g || strlen(g) > GROUP_MAX || *g == '-' || strpbrk(g, ":,/ "))
-			return CONF_BAD(
-				&group, r->err,
-				"cannot be the name of a group; allowed are 1 to %d characters "
-				"without blanks, comma, / and :",
-				GROUP_MAX);
-		r->c->access.group = strdup(g);
-		if (!r->c->access.group)
-			return conf_nomem(r->err);
-	}
-	if (!leases.value)
-		return 0;
-	err = conf_uint(&leases, 0, LEASES_MAX, &n, r->err);
-	return err ? err : warn(r, leases.value->line, "access leases-per-uid");
-}
-
 /* The sections in the order of the file, so that the warnings come in that order too. */
 static int read_sections(const struct reader *r)
 {
@@ -353,7 +324,6 @@ static int read_sections(const struct reader *r)
 		{ "watch", read_watch },
 		{ "metrics", read_metrics },
 		{ "proxy", read_proxy },
-		{ "access", read_access },
 	};
 	int err = 0;
 
@@ -393,6 +363,8 @@ int config_parse(const char *path, const char *text, size_t len, struct config *
 		rc = read_fleet(&r);
 	if (!rc)
 		rc = conf_pools(tree, r.c, err);
+	if (!rc)
+		rc = conf_leases(tree, r.c, err);
 	if (!rc)
 		rc = read_sections(&r);
 
@@ -450,6 +422,7 @@ void config_free(struct config *c)
 	free(c->pools);
 	free(c->warnings);
 	free(c->access.group);
+	free(c->leases.cgroup);
 	free(c->state_dir);
 	free(c->control);
 	free(c->bpffs);
@@ -479,6 +452,7 @@ int config_reloadable(const struct config *a, const struct config *b, struct err
 		{ "state-dir", a->state_dir, b->state_dir },
 		{ "control", a->control, b->control },
 		{ "bpffs", a->bpffs, b->bpffs },
+		{ "leases cgroup", a->leases.cgroup, b->leases.cgroup },
 	};
 
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)

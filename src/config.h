@@ -70,8 +70,20 @@ struct config {
 			ttl_s; /* local: 0 (default): holds have no deadline; else 2 to 86400, renewed every third of it */
 	} fleet;
 	struct {
-		char *group; /* group that may use the control socket besides root; NULL: root only for changes */
+		char *group; /* group that may lease and look at everything, besides root; NULL: root only */
+		uint32_t leases_per_uid;    /* "leases-per-uid", 64; 0: no limit. Not for root */
+		uint32_t ports_per_uid;     /* "ports-per-uid", 0 */
+		uint32_t leases_per_cgroup; /* "leases-per-cgroup", 0 */
 	} access;
+	struct { /* section leases { } */
+		uint32_t
+			cool_down_s; /* "cool-down", seconds that a port rests after its lease; 0 to 3600, default 60 */
+		uint32_t
+			records_days; /* "records", days that `sluice who` looks back; 1 to 3650, default 30 */
+		uint32_t
+			fair_percent; /* "fair-share": below this share of free ports, in percent, equal shares; 0 to 100, default 10 */
+		char *cgroup; /* "cgroup", name of the control group that "exec" makes its own below; default "sluice" */
+	} leases;
 	struct config_pool *pools;
 	size_t n_pools;
 	char **warnings; /* things accepted that this version does not act on, as texts with file and line */
@@ -93,7 +105,7 @@ void config_blame_uplink(const struct config *c, struct errtext *err);
 
 /*
  * May a running daemon go over from a to b without a restart? 0, or -EINVAL with the key that stands in the way
- * (machine, state-dir, control, bpffs).
+ * (machine, state-dir, control, bpffs, leases cgroup).
  */
 int config_reloadable(const struct config *a, const struct config *b, struct errtext *err);
 

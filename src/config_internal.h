@@ -6,9 +6,10 @@
  *   config_scan.c    the text itself: its syntax, where sections and keys begin, keys given twice
  *   config_read.c    libconfuse: which keys and sections exist; makes a tree of texts with lines
  *   config_value.c   one text to one value
- *   config.c         everything but pools
+ *   config.c         everything but what follows
  *   config_prefix.c  the pools' addresses, clients and no-nat
  *   config_pool.c    the rest of the pools, and pools as a whole
+ *   config_lease.c   the sections "access" and "leases"
  *
  * The scan is there because libconfuse 3.3 counts comments as extra lines, closes sections at the end
  * of the file, skips stray characters in silence, lets the second of two values win, and expands the
@@ -135,6 +136,8 @@ void conf_pool_done(struct config_pool *p);
 /* Of that: addresses, clients and no-nat of all pools; sections are the pools' own, in order. */
 int conf_prefixes(const struct conf_tree *t, const struct conf_section *const *sections,
 		  struct config *c, struct errtext *err);
-bool conf_family_ok(const struct addr *a);
+
+/* Fill c->access and c->leases, with or without their sections. On failure what was filled is config_free()'s. */
+int conf_leases(const struct conf_tree *t, struct config *c, struct errtext *err);
 
 #endif

@@ -147,6 +147,22 @@ static int read_policy(const struct reader *r, const struct conf_section *s, str
 	return err;
 }
 
+/* What is IPv4 inside is IPv4 outside. */
+static int check_clients(struct reader *r, const struct conf_section *s,
+			 const struct config_pool *p)
+{
+	const struct conf_key *key = conf_key(s, "clients");
+
+	if (!p->n_clients)
+		return 0;
+	for (size_t i = 0; i < p->n_addresses; i++)
+		if (addr_is_v4(&p->addresses[i]))
+			return 0;
+	return conf_bad(r->tree->path, key->line, key->name, key->values[0]->s, r->err,
+			"is IPv4, and the pool has no IPv4 address to translate it to; allowed "
+			"are clients in pools that have one");
+}
+
 /* Has the pool addresses, and are there rows for all their slices? */
 static int check_rows(struct reader *r, const struct conf_section *s, const struct config_pool *p)
 {
@@ -228,10 +244,8 @@ static int read_range(const struct reader *r, const struct conf_at *a, const str
 	if (range_parse(a->value->s, &s))
 		return CONF_BAD(
 			a, r->err,
-			"is no range of ports; allowed are forms such as 203.0.113.7:40960-43007");
-	if (!conf_family_ok(&s.addr))
-		return CONF_BAD(a, r->err,
-				"is IPv6, which this version does not translate; allowed is IPv4");
+			"is no range of ports; allowed are forms such as 203.0.113.7:40960-43007 "
+			"and [2001:db8::7]:40960-43007");
 	if (!bsearch(&s.addr, p->addresses, p->n_addresses, sizeof(s.addr), compare_addr))
 		return CONF_BAD(
 			a, r->err,
@@ -374,6 +388,8 @@ int conf_pools(const struct conf_tree *t, struct config *c, struct errtext *err)
 	rc = conf_prefixes(t, sections, c, err);
 	for (size_t i = 0; i < c->n_pools && !rc; i++)
 		rc = check_rows(&r, sections[i], &c->pools[i]);
+	for (size_t i = 0; i < c->n_pools && !rc; i++)
+		rc = check_clients(&r, sections[i], &c->pools[i]);
 	for (size_t i = 0; i < c->n_pools && !rc; i++)
 		rc = read_slices(&r, sections[i], &c->pools[i]);
 	return rc;

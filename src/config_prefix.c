@@ -37,12 +37,6 @@ struct reader {
 	conf_bad((r)->tree->path, (it)->value->line, key_names[(it)->kind], (it)->value->s, \
 		 (r)->err, __VA_ARGS__)
 
-/* The one place that decides which addresses this version can translate. */
-bool conf_family_ok(const struct addr *a)
-{
-	return addr_is_v4(a);
-}
-
 /* Shared addresses must be unicast addresses that other hosts can answer to. */
 static const char *unusable(const struct prefix *p)
 {
@@ -56,6 +50,8 @@ static const char *unusable(const struct prefix *p)
 		{ "::", "a zero address" },
 		{ "::1", "a loopback address" },
 		{ "ff00::/8", "a multicast address" },
+		{ "fe80::/10", "a link-local address" },
+		{ "::/8", "a reserved address" },
 	};
 
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
@@ -77,8 +73,6 @@ static int check_address(struct reader *r, const struct item *it)
 
 	if (what)
 		return BAD(r, it, "is or contains %s; allowed are unicast addresses", what);
-	if (!conf_family_ok(&it->prefix.addr))
-		return 0;
 	if (r->n_kind[ADDRESSES] + n > SLUICE_MAX_ADDRS)
 		return BAD(r, it, "makes %llu shared addresses in all; allowed in one file are %d",
 			   (unsigned long long)(r->n_kind[ADDRESSES] + n), SLUICE_MAX_ADDRS);
@@ -98,14 +92,16 @@ static int read_item(struct reader *r, struct item *it)
 	if (err)
 		return BAD(
 			r, it,
-			"is neither an address nor a prefix; allowed are forms such as 192.0.2.1 "
-			"and 192.0.2.0/24");
+			"is neither an address nor a prefix; allowed are forms such as 192.0.2.1, "
+			"192.0.2.0/24 and 2001:db8::/32");
 	err = it->kind == ADDRESSES ? check_address(r, it) : 0;
 	if (err)
 		return err;
-	if (!conf_family_ok(&it->prefix.addr))
+	/* Shared IPv6 addresses serve sockets. Forwarded packets of IPv6 pass as they are. */
+	if (it->kind == CLIENTS && !addr_is_v4(&it->prefix.addr))
 		return BAD(r, it,
-			   "is IPv6, which this version does not translate; allowed is IPv4");
+			   "is IPv6, and this version does not translate the packets of IPv6 "
+			   "clients; allowed is IPv4");
 	if (++r->n_kind[it->kind] > SLUICE_MAX_PREFIXES)
 		return BAD(r, it, "is one prefix too many; allowed in one file are %d for %s",
 			   SLUICE_MAX_PREFIXES, key_names[it->kind]);

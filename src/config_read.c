@@ -31,14 +31,16 @@ static cfg_opt_t fleet_keys[] = { ONE("backend"), ONE("ttl"),  LIST("endpoints")
 				  ONE("ca"),      ONE("cert"), ONE("key"),        CFG_END() };
 static cfg_opt_t proxy_keys[] = { ONE("pool"), LIST("interfaces"), CFG_END() };
 static cfg_opt_t metrics_keys[] = { ONE("listen"), CFG_END() };
-static cfg_opt_t access_keys[] = { ONE("group"), ONE("leases-per-uid"), CFG_END() };
+static cfg_opt_t access_keys[] = { ONE("group"), ONE("leases-per-uid"), ONE("ports-per-uid"),
+				   ONE("leases-per-cgroup"), CFG_END() };
+static cfg_opt_t leases_keys[] = { ONE("cool-down"), ONE("records"), ONE("fair-share"),
+				   ONE("cgroup"), CFG_END() };
 
 static cfg_opt_t top_keys[] = {
-	ONE("machine"),   ONE("state-dir"),      ONE("control"),
-	ONE("bpffs"),     LIST("uplinks"),       ONE("max-flows"),
-	ONE("icmp-rate"), SECTION(host),         SECTION(watch),
-	SECTION(fleet),   SECTION_TITLED(pool),  SECTION(metrics),
-	SECTION(access),  SECTION_TITLED(proxy), CFG_END(),
+	ONE("machine"),  ONE("state-dir"), ONE("control"),        ONE("bpffs"),
+	LIST("uplinks"), ONE("max-flows"), ONE("icmp-rate"),      SECTION(host),
+	SECTION(watch),  SECTION(fleet),   SECTION_TITLED(pool),  SECTION(metrics),
+	SECTION(access), SECTION(leases),  SECTION_TITLED(proxy), CFG_END(),
 };
 
 /*

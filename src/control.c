@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The connections of the control socket. One dispatch goes: receive (at most one recvmsg() for a
- * client that has nothing else to do), turns (the clients with something to do, in a queue, each
- * with a budget), timer. A client is freed only at the end of a turn.
+ * The connections of the control socket. One dispatch goes: receive (a recvmsg() for a client that
+ * has nothing else to do), turns (the clients with something to do, in a queue, each with a
+ * budget), timer. A client is freed only at the end of a turn, or when the answers that it waited
+ * for are settled.
  */
 #include "control.h"
 
@@ -18,7 +19,7 @@
 
 #include "control_priv.h"
 
-#define EVENTS_A_DISPATCH  32
+#define EVENTS_A_DISPATCH  128
 #define ACCEPTS_A_DISPATCH 8
 #define DEAF_MS            1000
 #define ARMED_NOW          1
@@ -70,7 +71,8 @@ void control_client_enqueue(struct control_client *c)
 		return;
 	TAILQ_INSERT_TAIL(&c->server->turns, c, turn);
 	c->queued = true;
-	arm(c->server, ARMED_NOW);
+	if (!c->server->dispatching)
+		arm(c->server, ARMED_NOW);
 }
 
 static uint64_t next_deadline(const struct control *s)
@@ -97,51 +99,53 @@ static void client_free(struct control_client *c)
 	struct control *s = c->server;
 
 	control_client_gone(c);
+	control_fd_drop(c);
 	varlink_reader_done(&c->in);
 	if (c->queued)
 		TAILQ_REMOVE(&s->turns, c, turn);
 	TAILQ_REMOVE(&s->clients, c, link);
 	s->n_clients--;
-	close(c->fd);
+	s->n_untrusted -= !c->trusted;
+	/* It may stay open for a while. */
+	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+	control_fd_hang_up(c->fd);
 	free(c);
 }
 
 /* The client waits for an answer, or has been given its last one: what it sends can wait. */
 static bool client_busy(const struct control_client *c)
 {
-	return c->closing || c->monitor || c->listing.rows ||
-	       c->out_bytes > c->server->limits.queue_low;
+	return c->closing || c->monitor || c->listing.rows || control_client_full(c);
 }
 
-static void client_receive(struct control_client *c)
+/* Read once, if that is of use. Did something come? */
+static bool client_receive(struct control_client *c)
 {
-	struct iovec iov;
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	size_t room;
 	char *buf;
 	ssize_t n;
-	int r;
 
 	if (c->eof || client_busy(c) || varlink_reader_ready(&c->in))
-		return;
-	r = varlink_reader_space(&c->in, &buf, &iov.iov_len);
-	if (r < 0) {
-		control_client_give_up(c);
-		return;
+		return false;
+	if (c->cred.uid != 0 && control_fd_stuck()) {
+		control_client_error(
+			c, CONTROL_QUOTA,
+			"there are descriptors that clients have sent and that cannot be "
+			"closed; until they are, only root is served");
+		c->closing = true;
+		return false;
 	}
-	iov.iov_base = buf;
-	/*
-	 * Descriptors sent along are never installed, since there is no room for control messages:
-	 * the kernel drops them, and says so.
-	 */
-	n = recvmsg(c->fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n > 0 && (mh.msg_flags & MSG_CTRUNC))
-		c->server->stats.fds_refused++;
+	if (varlink_reader_space(&c->in, &buf, &room) < 0) {
+		control_client_give_up(c);
+		return false;
+	}
+	n = control_fd_receive(c, buf, room);
+	c->in_more = n == (ssize_t)room;
 	if (n > 0)
 		varlink_reader_fill(&c->in, (size_t)n);
-	else
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		c->eof = true;
+	return n > 0;
 }
 
 /* Take the next message. False: there is none. */
@@ -155,7 +159,7 @@ static bool client_call(struct control_client *c)
 		return false;
 	c->half_since_ms = 0;
 	if (r > 0) {
-		control_call_run(c, msg, len);
+		control_call_run(c, msg, len, control_fd_take(c, len + 1));
 		return true;
 	}
 	c->server->stats.bad_messages++;
@@ -192,7 +196,13 @@ static void client_wait(struct control_client *c)
 
 	if (!c->eof && !client_busy(c) && !varlink_reader_ready(&c->in))
 		ev.events |= EPOLLIN;
-	if (!STAILQ_EMPTY(&c->out))
+	/*
+	 * A socket that we could write to, and do not want to yet, would wake us again and again.
+	 * An edge means that the peer has read something.
+	 */
+	if (c->fds_wait)
+		ev.events = EPOLLOUT | EPOLLET;
+	else if (control_client_sending(c))
 		ev.events |= EPOLLOUT;
 	if (ev.events == c->events)
 		return;
@@ -212,6 +222,20 @@ static bool client_finished(struct control_client *c)
 	return c->eof && idle && !varlink_reader_ready(&c->in);
 }
 
+void control_client_go_on(struct control_client *c, bool again)
+{
+	control_client_flush(c);
+	client_watch_half(c);
+	client_wait(c);
+	if (c->closing)
+		control_fd_drop(c);
+	if (client_finished(c))
+		client_free(c);
+	else if (again || (!client_busy(c) && varlink_reader_ready(&c->in)) ||
+		 (c->listing.rows && !control_client_full(c)))
+		control_client_enqueue(c);
+}
+
 /* One client's share of the server's time. */
 static void client_turn(struct control_client *c)
 {
@@ -221,7 +245,7 @@ static void client_turn(struct control_client *c)
 	bool again = false;
 
 	control_client_flush(c);
-	while (!c->closing && c->out_bytes <= limits->queue_low) {
+	while (!c->closing && !control_client_full(c)) {
 		if (c->listing.rows) {
 			again = rows == 0;
 			if (again)
@@ -229,68 +253,16 @@ static void client_turn(struct control_client *c)
 			control_listing_run(c, &rows);
 		} else if (c->monitor) {
 			break;
-		} else if (calls-- == 0) {
+		} else if (calls == 0) {
 			again = varlink_reader_ready(&c->in);
 			break;
-		} else if (!client_call(c)) {
+		} else if (client_call(c)) {
+			calls--;
+		} else if (!c->in_more || !client_receive(c)) {
 			break;
 		}
 	}
-	control_client_flush(c);
-	client_watch_half(c);
-	client_wait(c);
-	if (client_finished(c))
-		client_free(c);
-	else if (again || (!client_busy(c) && varlink_reader_ready(&c->in)) ||
-		 (c->listing.rows && c->out_bytes <= limits->queue_low))
-		control_client_enqueue(c);
-}
-
-static unsigned count_uid(const struct control *s, uid_t uid)
-{
-	const struct control_client *c;
-	unsigned n = 0;
-
-	TAILQ_FOREACH(c, &s->clients, link)
-	{
-		if (c->cred.uid == uid)
-			n++;
-	}
-	return n;
-}
-
-/* Is there room for one more of this uid? If not, why. */
-static bool admit(const struct control *s, uid_t uid, char *why, size_t size)
-{
-	const struct control_limits *l = &s->limits;
-	unsigned max = uid == 0 ? l->clients + l->clients_root : l->clients;
-
-	if (s->n_clients >= max) {
-		snprintf(why, size, "%u clients are connected already, which is the limit", max);
-		return false;
-	}
-	if (uid != 0 && count_uid(s, uid) >= l->clients_uid) {
-		snprintf(why, size, "uid %u has %u connections already, which is the limit",
-			 (unsigned)uid, l->clients_uid);
-		return false;
-	}
-	return true;
-}
-
-/* Tell the peer why, as far as that is possible without waiting, and hang up. */
-static void refuse(struct control *s, int fd, const char *why)
-{
-	json_t *params = json_pack("{s:s}", "text", why);
-	char *text;
-	size_t len;
-
-	s->stats.refused++;
-	if (params && varlink_reply_encode(CONTROL_QUOTA, params, false, &text, &len) == 0) {
-		(void)!send(fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-		free(text);
-	}
-	json_decref(params);
-	close(fd);
+	control_client_go_on(c, again);
 }
 
 int control_adopt(struct control *s, int fd)
@@ -299,7 +271,8 @@ int control_adopt(struct control *s, int fd)
 	struct control_client *c;
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	char why[128];
+	char why[256];
+	bool trusted;
 	int r;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0) {
@@ -307,8 +280,9 @@ int control_adopt(struct control *s, int fd)
 		close(fd);
 		return r;
 	}
-	if (!admit(s, cred.uid, why, sizeof(why))) {
-		refuse(s, fd, why);
+	trusted = control_peer_trusted(s, fd, cred.uid, cred.gid);
+	if (!control_peer_admit(s, cred.uid, trusted, why, sizeof(why))) {
+		control_peer_refuse(s, fd, why);
 		return -EMFILE;
 	}
 	c = calloc(1, sizeof(*c));
@@ -319,6 +293,7 @@ int control_adopt(struct control *s, int fd)
 	c->server = s;
 	c->fd = fd;
 	c->cred = cred;
+	c->trusted = trusted;
 	c->events = ev.events;
 	STAILQ_INIT(&c->out);
 	varlink_reader_init(&c->in, s->limits.message_max);
@@ -331,6 +306,7 @@ int control_adopt(struct control *s, int fd)
 	}
 	TAILQ_INSERT_TAIL(&s->clients, c, link);
 	s->n_clients++;
+	s->n_untrusted += !trusted;
 	s->stats.accepted++;
 	return 0;
 }
@@ -369,7 +345,9 @@ static int timer_fired(struct control *s)
 	struct control_client *c;
 	uint64_t now = now_ms();
 
-	s->armed_ms = UINT64_MAX;
+	/* The timer stays readable until it is set anew. */
+	if (s->armed_ms != ARMED_NOW)
+		s->armed_ms = UINT64_MAX;
 	TAILQ_FOREACH(c, &s->clients, link)
 	{
 		if (c->half_since_ms && now - c->half_since_ms >= s->limits.half_message_ms)
@@ -392,10 +370,11 @@ static void client_event(struct control_client *c, uint32_t events)
 	control_client_enqueue(c);
 }
 
-int control_dispatch(struct control *s)
+static int dispatch(struct control *s)
 {
 	struct epoll_event ev[EVENTS_A_DISPATCH];
 	struct control_client *c;
+	uint64_t end_ms;
 	int n, r;
 
 	n = epoll_wait(s->epoll_fd, ev, EVENTS_A_DISPATCH, 0);
@@ -412,6 +391,7 @@ int control_dispatch(struct control *s)
 		if (r < 0)
 			return r;
 	}
+	end_ms = now_ms() + s->limits.dispatch_ms;
 	for (unsigned i = 0; i < s->limits.turns_a_dispatch; i++) {
 		c = TAILQ_FIRST(&s->turns);
 		if (!c)
@@ -419,9 +399,21 @@ int control_dispatch(struct control *s)
 		TAILQ_REMOVE(&s->turns, c, turn);
 		c->queued = false;
 		client_turn(c);
+		if (now_ms() >= end_ms)
+			break;
 	}
 	arm(s, next_deadline(s));
 	return 0;
+}
+
+int control_dispatch(struct control *s)
+{
+	int r;
+
+	s->dispatching = true;
+	r = dispatch(s);
+	s->dispatching = false;
+	return r;
 }
 
 int control_fd(const struct control *s)
@@ -429,9 +421,51 @@ int control_fd(const struct control *s)
 	return s->epoll_fd;
 }
 
+/*
+ * Take the group; the name is ours from here on. Who is no longer in it must not go on to listen.
+ */
+static void group_take(struct control *s, char *name, gid_t gid)
+{
+	struct control_client *c;
+
+	free(s->group);
+	s->group = name;
+	s->gid = gid;
+	TAILQ_FOREACH(c, &s->clients, link)
+	{
+		bool was = c->trusted;
+
+		c->trusted = control_peer_trusted(s, c->fd, c->cred.uid, c->cred.gid);
+		s->n_untrusted += was && !c->trusted;
+		s->n_untrusted -= !was && c->trusted;
+		if (was && !c->trusted && (c->monitor || c->listing.rows)) {
+			control_client_give_up(c);
+			control_client_enqueue(c);
+		}
+	}
+}
+
 int control_set_group(struct control *s, const char *group, struct errtext *err)
 {
-	return s->socket.fd < 0 ? 0 : control_socket_set_group(&s->socket, group, err);
+	char *name = NULL;
+	gid_t gid = 0;
+	int r = 0;
+
+	if (group) {
+		r = control_socket_group(group, &gid, err);
+		if (r < 0)
+			return r;
+		name = strdup(group);
+		if (!name)
+			return errtext_set(err, ENOMEM, "out of memory");
+	}
+	if (s->socket.fd >= 0)
+		r = control_socket_set_group(&s->socket, group, err);
+	if (r < 0)
+		free(name);
+	else
+		group_take(s, name, gid);
+	return r;
 }
 
 int control_check(const char *path, const char *group, struct errtext *err)
@@ -464,13 +498,16 @@ int control_open(const struct control_options *o, struct control **ret, struct e
 	};
 	TAILQ_INIT(&s->clients);
 	TAILQ_INIT(&s->turns);
+	TAILQ_INIT(&s->holds);
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	s->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	r = s->epoll_fd < 0 || s->timer_fd < 0 ? -errno : add_fd(s, s->timer_fd, &s->timer_fd);
 	if (r < 0)
 		errtext_set(err, -r, "cannot prepare the control socket: %s", strerror(-r));
+	if (r == 0)
+		r = control_set_group(s, o->group, err);
 	if (r == 0 && o->path)
-		r = control_socket_open(o->path, o->group, &s->socket, err);
+		r = control_socket_open(o->path, o->group, o->open, &s->socket, err);
 	if (r == 0 && o->path) {
 		r = add_fd(s, s->socket.fd, &s->socket);
 		if (r < 0)
@@ -500,6 +537,7 @@ void control_close(struct control *s)
 		close(s->timer_fd);
 	if (s->epoll_fd >= 0)
 		close(s->epoll_fd);
+	free(s->group);
 	free(s);
 }
 

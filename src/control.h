@@ -79,8 +79,30 @@
  * oneway call is carried out and gets no answer, not even an error.
  *
  * What a hostile client can do is bounded by struct control_limits. A message that is no Varlink
- * call is answered by io.sluice.BadMessage, and its connection closed. File descriptors that a
- * client sends along are not received at all.
+ * call is answered by io.sluice.BadMessage, and its connection closed.
+ *
+ * Descriptors. A client may send one along with a call to a method with CONTROL_FD, which asks for it
+ * by control_call_fd(); it is open during the call. A descriptor belongs to the message that the last
+ * byte of the read that brought it is in, since the kernel glues what was sent before in front of it, but
+ * nothing behind it: so a client sends a call that a descriptor goes with by a sendmsg() of its own, and
+ * may pipeline any other calls before and after. What comes to other methods, and more than one with a
+ * message, every one of them, is closed and counted. The other way, an answer of control_reply_held()
+ * takes a descriptor along; it is sent by a sendmsg() of its own, so the same rule tells a client which answer
+ * that is, however it reads. A client that does not read what it was sent gets no more of them.
+ *
+ * Answers that must not leave before something is on the disk: control_reply_held(). One dispatch carries
+ * out the calls of all clients, and many of one that pipelines; then the daemon writes down what they did,
+ * at once, and settles:
+ *
+ *	r = control_dispatch(d->control);
+ *	if (control_holding(d->control)) {
+ *		ok = commit(d, &err) == 0;
+ *		control_settle(d->control, ok, err.s);
+ *	}
+ *
+ * Rights. Everybody who gets through to the socket may call methods with CONTROL_ANY and those of
+ * org.varlink.service; root and the group of the options may call all but CONTROL_ROOT, Monitor among them. What a
+ * client is, is decided when it connects, and anew when the group changes.
  */
 #ifndef CONTROL_H
 #define CONTROL_H
@@ -103,21 +125,24 @@ struct control_limits {
 	size_t reply_max;          /* bytes of a reply; what is longer becomes an error */
 	size_t queue_max;          /* bytes of events that wait for a monitoring client */
 	size_t queue_low;          /* with more than this waiting, a client gets nothing new */
+	unsigned fds;              /* descriptors that wait likewise, or were sent and not read */
 	unsigned clients;          /* connections */
 	unsigned clients_root;     /* connections on top of these, for uid 0 only */
 	unsigned clients_uid;      /* connections of one uid; does not apply to uid 0 */
+	unsigned clients_others;   /* of `clients`, those of neither root nor the group */
 	unsigned half_message_ms;  /* time from the first byte of a call to its last */
 	unsigned calls_a_turn;     /* calls of one client before another one's turn */
 	unsigned rows_a_turn;      /* rows likewise */
 	unsigned turns_a_dispatch; /* turns before the daemon's loop goes on */
+	unsigned dispatch_ms;      /* likewise: no turn begins after so long */
 };
 
-#define CONTROL_LIMITS                                                                       \
-	{                                                                                    \
-		.message_max = 64 * 1024, .reply_max = 192 * 1024, .queue_max = 256 * 1024,  \
-		.queue_low = 64 * 1024, .clients = 64, .clients_root = 8, .clients_uid = 16, \
-		.half_message_ms = 10000, .calls_a_turn = 8, .rows_a_turn = 128,             \
-		.turns_a_dispatch = 8,                                                       \
+#define CONTROL_LIMITS                                                                             \
+	{                                                                                          \
+		.message_max = 64 * 1024, .reply_max = 512 * 1024, .queue_max = 256 * 1024,        \
+		.queue_low = 64 * 1024, .fds = 16, .clients = 64, .clients_root = 8,               \
+		.clients_uid = 16, .clients_others = 32, .half_message_ms = 10000,                 \
+		.calls_a_turn = 32, .rows_a_turn = 128, .turns_a_dispatch = 128, .dispatch_ms = 5, \
 	}
 
 #define CONTROL_BATCH_BYTES (32 * 1024) /* rows are sent when this much has come together */
@@ -125,6 +150,8 @@ struct control_limits {
 
 enum control_flags {
 	CONTROL_ROOT = 0x01, /* only for uid 0; others get io.sluice.Denied */
+	CONTROL_ANY = 0x02,  /* for everybody who can connect, not only root and the group */
+	CONTROL_FD = 0x04,   /* a descriptor may come along: control_call_fd() */
 };
 
 struct control_method {
@@ -140,7 +167,8 @@ struct control_method {
 
 struct control_options {
 	const char *path;      /* of the socket; NULL: no listening socket, see control_adopt() */
-	const char *group;     /* who may connect besides root; NULL: nobody */
+	const char *group;     /* who may call all but CONTROL_ROOT, besides root; NULL: nobody */
+	bool open;             /* everybody may connect, for CONTROL_ANY methods */
 	const char *interface; /* "io.sluice" */
 	const char *description;
 	const struct control_method *methods;
@@ -153,7 +181,7 @@ struct control_options {
 extern const char control_io_sluice[];
 
 /*
- * Start. The socket's mode is 0660 with a group, else 0600. Its directory is made (0755) if it is
+ * Start. The socket's mode is 0666 when it is open, else 0660 with a group, else 0600. Its directory is made (0755) if it is
  * missing. A socket file that nobody listens on is replaced. 0; -EADDRINUSE when somebody listens;
  * -EINVAL for an unknown group; -ENAMETOOLONG; -EEXIST when something other than a socket is in the
  * way; or what the system said. err has it in words. The strings and methods of the options must
@@ -173,7 +201,10 @@ int control_fd(const struct control *c);
 /* Do what is due, never wait. 0, or -errno when the server itself is broken, never for a client. */
 int control_dispatch(struct control *c);
 
-/* After a reload: change the group that may connect (NULL: none). On failure nothing is changed. */
+/*
+ * After a reload: change the group (NULL: none). Clients that were in the old one and are not in the new one lose their
+ * rights, and their connection if they monitor. On failure nothing is changed.
+ */
 int control_set_group(struct control *c, const char *group, struct errtext *err);
 
 /*
@@ -215,6 +246,38 @@ int control_param_int(struct control_call *call, const char *name, int64_t min, 
 int control_param_bool(struct control_call *call, const char *name, bool *ret);
 /* Answer InvalidParameter for a value that the method itself finds wrong. Returns 0. */
 int control_invalid(struct control_call *call, const char *name);
+
+/*
+ * Is the caller root, or in the group of the options (its primary or a supplementary one at connect(),
+ * SO_PEERGROUPS), or the user that the server runs as?
+ */
+bool control_call_trusted(const struct control_call *call);
+/*
+ * The descriptor that the client sent along with this call (method with CONTROL_FD), -1: none, or more than one. The call's:
+ * dup() it to keep it. It may be anything; its owner may still have it too.
+ */
+int control_call_fd(const struct control_call *call);
+/*
+ * A pidfd of the process that connected (SO_PEERPIDFD, kernel 6.5 on), the method's to close. When
+ * that process has ended: a descriptor that says so (it is readable), or -ESRCH. -errno. An older
+ * kernel tells only its pid, which may be another process's by now.
+ */
+int control_call_pidfd(const struct control_call *call);
+
+/*
+ * Queue an answer that does not leave, nor what comes after it for that client, until control_settle(). params as in
+ * control_reply(). fd: a descriptor that goes along, with the answer's first byte; taken in any case, -1: none. Of a oneway
+ * call, and of a client that has gone, answer and descriptor are dropped. Any number of answers may wait, as far
+ * as a client's queue goes. What still waits at control_close() never leaves.
+ */
+int control_reply_held(struct control_call *call, json_t *params, int fd);
+/*
+ * All answers that wait leave, at once (ok); or io.sluice.Failed with text takes the place of each, and their descriptors are
+ * closed. Clients go on with what they sent meanwhile in the next dispatch.
+ */
+void control_settle(struct control *c, bool ok, const char *text);
+/* Is there an answer that waits? */
+bool control_holding(const struct control *c);
 
 /*
  * Answers. All return 0, so that a method can end with one. The reference is taken; NULL means that

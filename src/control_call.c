@@ -6,15 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "control.h"
 #include "control_priv.h"
-
-struct control_call {
-	struct control_client *client;
-	struct varlink_call msg;
-	bool answered;
-};
 
 static const char service_description[] =
 	"# Every Varlink service has this interface: what it is, and what it can be asked.\n"
@@ -52,8 +47,8 @@ static const char service_description[] =
 
 /* ---- answers ---- */
 
-/* A text may quote, and cut, what a stranger wrote: what is not UTF-8 is made plain ASCII. */
-static json_t *text_new(const char *text)
+/* A text may quote, and cut, what a stranger wrote. */
+json_t *control_text(const char *text)
 {
 	char ascii[ERRTEXT_LEN + 64];
 	json_t *v = json_string(text);
@@ -79,24 +74,34 @@ void control_client_fail(struct control_client *c, const char *text)
 	control_client_send(c, n < 0 ? NULL : msg, n < 0 ? 0 : (size_t)n + 1);
 }
 
+/* Encode an answer, or send one that says why that is not possible. */
+static bool encode(struct control_client *c, const char *error, json_t *params, char **ret,
+		   size_t *ret_len)
+{
+	if (!params || varlink_reply_encode(error, params, false, ret, ret_len) < 0) {
+		control_client_fail(c, "out of memory");
+		return false;
+	}
+	if (*ret_len > c->server->limits.reply_max) {
+		free(*ret);
+		control_client_fail(c, "the answer is too long to be sent");
+		return false;
+	}
+	return true;
+}
+
 void control_client_reply(struct control_client *c, const char *error, json_t *params)
 {
 	char *text;
 	size_t len;
 
-	if (!params || varlink_reply_encode(error, params, false, &text, &len) < 0) {
-		control_client_fail(c, "out of memory");
-	} else if (len > c->server->limits.reply_max) {
-		free(text);
-		control_client_fail(c, "the answer is too long to be sent");
-	} else {
+	if (encode(c, error, params, &text, &len))
 		control_client_send(c, text, len);
-	}
 }
 
 void control_client_error(struct control_client *c, const char *error, const char *text)
 {
-	json_t *params = json_pack("{s:o}", "text", text_new(text));
+	json_t *params = json_pack("{s:o}", "text", control_text(text));
 
 	control_client_reply(c, error, params);
 	json_decref(params);
@@ -117,6 +122,21 @@ int control_reply(struct control_call *call, json_t *params)
 	return answer(call, NULL, params);
 }
 
+int control_reply_held(struct control_call *call, json_t *params, int fd)
+{
+	char *text;
+	size_t len;
+
+	assert(!call->answered);
+	call->answered = true;
+	if (!call->msg.oneway && encode(call->client, NULL, params, &text, &len))
+		control_client_hold(call->client, text, len, fd);
+	else if (fd >= 0)
+		close(fd);
+	json_decref(params);
+	return 0;
+}
+
 int control_error(struct control_call *call, const char *error, json_t *params)
 {
 	return answer(call, error, params);
@@ -130,7 +150,7 @@ int control_fail(struct control_call *call, const char *error, const char *fmt, 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	return answer(call, error, json_pack("{s:o}", "text", text_new(text)));
+	return answer(call, error, json_pack("{s:o}", "text", control_text(text)));
 }
 
 int control_invalid(struct control_call *call, const char *name)
@@ -140,21 +160,6 @@ int control_invalid(struct control_call *call, const char *name)
 
 /* ---- what a method asks about its call ---- */
 
-uid_t control_call_uid(const struct control_call *call)
-{
-	return call->client->cred.uid;
-}
-
-gid_t control_call_gid(const struct control_call *call)
-{
-	return call->client->cred.gid;
-}
-
-pid_t control_call_pid(const struct control_call *call)
-{
-	return call->client->cred.pid;
-}
-
 bool control_call_more(const struct control_call *call)
 {
 	return call->msg.more;
@@ -163,6 +168,11 @@ bool control_call_more(const struct control_call *call)
 json_t *control_call_params(const struct control_call *call)
 {
 	return call->msg.parameters;
+}
+
+int control_call_fd(const struct control_call *call)
+{
+	return call->fd;
 }
 
 static json_t *param(const struct control_call *call, const char *name)
@@ -343,6 +353,31 @@ static void run_service(struct control_call *call, const char *name)
 	}
 }
 
+/* Only what is said to be for everybody is. */
+static bool may_call(struct control_call *call, const struct control_method *m)
+{
+	const struct control *s = call->client->server;
+	unsigned uid = (unsigned)control_call_uid(call);
+
+	if ((m->flags & CONTROL_ROOT) && uid != 0)
+		control_fail(call, CONTROL_DENIED, "only root may call %s; you are uid %u", m->name,
+			     uid);
+	else if (m->flags & (CONTROL_ROOT | CONTROL_ANY) || control_call_trusted(call))
+		return true;
+	else if (s->group)
+		control_fail(
+			call, CONTROL_DENIED,
+			"only root and the members of group \"%s\" may call %s; you are uid %u, "
+			"and were no member when you connected",
+			s->group, m->name, uid);
+	else
+		control_fail(call, CONTROL_DENIED,
+			     "only root may call %s, since there is no group that may "
+			     "(access.group); you are uid %u",
+			     m->name, uid);
+	return false;
+}
+
 static void run_method(struct control_call *call, const struct control_method *m)
 {
 	int r;
@@ -352,17 +387,20 @@ static void run_method(struct control_call *call, const struct control_method *m
 			      json_pack("{s:s}", "method", call->msg.method));
 		return;
 	}
-	if ((m->flags & CONTROL_ROOT) && control_call_uid(call) != 0) {
-		control_fail(call, CONTROL_DENIED, "only root may call %s; you are uid %u", m->name,
-			     (unsigned)control_call_uid(call));
+	if (!may_call(call, m) || !params_known(call, m->params))
 		return;
+	if (!(m->flags & CONTROL_FD)) {
+		control_fd_refuse(call->client, call->fd);
+		call->fd = -1;
 	}
-	if (!params_known(call, m->params))
-		return;
 	r = m->fn(call, call->client->server->data);
 	if (r < 0 && !call->answered)
 		control_fail(call, CONTROL_FAILED, "%s", strerror(-r));
 	assert(call->answered);
+	/* Whatever it was for: the method has its own reference by now. */
+	if (call->fd >= 0)
+		control_fd_discard(call->fd);
+	call->fd = -1;
 }
 
 static void run_call(struct control_call *call)
@@ -398,24 +436,23 @@ static void run_call(struct control_call *call)
 	method_not_found(call);
 }
 
-void control_call_run(struct control_client *c, const char *msg, size_t len)
+void control_call_run(struct control_client *c, const char *msg, size_t len, int fd)
 {
-	struct control_call call = { .client = c };
+	struct control_call call = { .client = c, .fd = fd };
 	struct errtext err = { 0 };
 	int r;
 
 	r = varlink_call_decode(msg, len, &call.msg, &err);
-	if (r == -EBADMSG) {
+	if (r == 0) {
+		c->server->stats.calls++;
+		run_call(&call);
+		varlink_call_done(&call.msg);
+	} else if (r == -EBADMSG) {
 		c->server->stats.bad_messages++;
 		control_client_error(c, CONTROL_BAD_MESSAGE, err.s);
 		c->closing = true;
-		return;
-	}
-	if (r < 0) {
+	} else {
 		control_client_fail(c, "out of memory");
-		return;
 	}
-	c->server->stats.calls++;
-	run_call(&call);
-	varlink_call_done(&call.msg);
+	control_fd_refuse(c, call.fd);
 }

@@ -16,7 +16,7 @@
 #define BACKLOG 64
 #define SUFFIX  ".new"
 
-static int group_find(const char *name, gid_t *ret, struct errtext *err)
+int control_socket_group(const char *name, gid_t *ret, struct errtext *err)
 {
 	struct group *g;
 
@@ -34,18 +34,18 @@ static int group_find(const char *name, gid_t *ret, struct errtext *err)
 }
 
 /* Set owner group and mode so that at no moment more may connect than before or after. */
-static int set_access(const char *path, const char *group, struct errtext *err)
+static int set_access(const char *path, const char *group, bool open, struct errtext *err)
 {
 	gid_t gid = getegid();
 	int r;
 
 	if (group) {
-		r = group_find(group, &gid, err);
+		r = control_socket_group(group, &gid, err);
 		if (r < 0)
 			return r;
 	}
 	if (chmod(path, 0600) < 0 || lchown(path, (uid_t)-1, gid) < 0 ||
-	    (group && chmod(path, 0660) < 0))
+	    ((open || group) && chmod(path, open ? 0666 : 0660) < 0))
 		return errtext_set(err, errno, "cannot set group and mode of %s: %s", path,
 				   strerror(errno));
 	return 0;
@@ -109,7 +109,7 @@ static int set_address(const char *path, struct sockaddr_un *ret, struct errtext
 	return 0;
 }
 
-static int listen_at(const struct sockaddr_un *sa, const char *group, int *ret_fd,
+static int listen_at(const struct sockaddr_un *sa, const char *group, bool open, int *ret_fd,
 		     struct errtext *err)
 {
 	mode_t mask;
@@ -125,7 +125,7 @@ static int listen_at(const struct sockaddr_un *sa, const char *group, int *ret_f
 		errtext_set(err, -r, "cannot make the socket %s: %s", sa->sun_path, strerror(-r));
 		goto fail;
 	}
-	r = set_access(sa->sun_path, group, err);
+	r = set_access(sa->sun_path, group, open, err);
 	if (r == 0 && listen(fd, BACKLOG) < 0)
 		r = errtext_set(err, errno, "cannot listen on %s: %s", sa->sun_path,
 				strerror(errno));
@@ -151,14 +151,14 @@ int control_socket_check(const char *path, const char *group, struct errtext *er
 	if (path && r == 0)
 		r = check_old(path, &sa, err);
 	if (group && r == 0)
-		r = group_find(group, &gid, err);
+		r = control_socket_group(group, &gid, err);
 	return r;
 }
 
-int control_socket_open(const char *path, const char *group, struct control_socket *ret,
+int control_socket_open(const char *path, const char *group, bool open, struct control_socket *ret,
 			struct errtext *err)
 {
-	struct control_socket s = { .fd = -1 };
+	struct control_socket s = { .fd = -1, .open = open };
 	struct sockaddr_un sa, tmp;
 	struct stat st;
 	int r;
@@ -177,7 +177,7 @@ int control_socket_open(const char *path, const char *group, struct control_sock
 	/* Left over when a daemon was killed between bind() and rename(). */
 	if (lstat(tmp.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(tmp.sun_path);
-	r = listen_at(&tmp, group, &s.fd, err);
+	r = listen_at(&tmp, group, open, &s.fd, err);
 	if (r < 0)
 		return r;
 	s.path = strdup(path);
@@ -226,5 +226,5 @@ int control_socket_set_group(const struct control_socket *s, const char *group, 
 				   "the control socket %s has been removed or replaced; "
 				   "restart sluiced to make it again",
 				   s->path);
-	return set_access(s->path, group, err);
+	return set_access(s->path, group, s->open, err);
 }

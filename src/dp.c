@@ -110,6 +110,14 @@ const char *dp_why(int r)
 	return strerror(-r);
 }
 
+int dp_load_failed(int r, struct errtext *err)
+{
+	char said[ERRTEXT_LEN / 2 + 128];
+
+	libbpf_last(said, sizeof(said));
+	return errtext_set(err, -r, "loading the BPF programs: %s: %s", dp_why(r), said);
+}
+
 char *dp_path(char *buf, const char *fmt, ...)
 {
 	va_list ap;
@@ -385,7 +393,9 @@ static int maps_mmap(struct dp *dp, struct errtext *err)
 		{ dp->nat->maps.slices, &dp->slices },
 		{ dp->nat->maps.pools, &dp->pools },
 		{ dp->nat->maps.blocks, &dp->blocks },
+		{ dp->nat->maps.port_flows, &dp->port_flows },
 		{ dp->nat->maps.held, &dp->held },
+		{ dp->nat->maps.released, &dp->released },
 		{ dp->nat->maps.use_bits, &dp->use_bits },
 		{ dp->nat->maps.sweep_out, &dp->sweep_out },
 	};
@@ -395,6 +405,7 @@ static int maps_mmap(struct dp *dp, struct errtext *err)
 	static_assert(sizeof(struct sluice_conf) % 8 == 0 && sizeof(struct sluice_slice) % 8 == 0 &&
 			      sizeof(struct sluice_pool) % 8 == 0 &&
 			      sizeof(struct sluice_block) % 8 == 0 &&
+			      sizeof(struct sluice_port_flows) % 8 == 0 &&
 			      sizeof(struct sluice_sweep) % 8 == 0,
 		      "rows of mapped arrays");
 	for (size_t i = 0; !r && i < sizeof(list) / sizeof(list[0]); i++)
@@ -404,7 +415,6 @@ static int maps_mmap(struct dp *dp, struct errtext *err)
 
 static int load(struct dp *dp, const struct dp_opts *opts, struct errtext *err)
 {
-	char said[ERRTEXT_LEN / 2 + 128];
 	int r;
 
 	dp_quiet();
@@ -424,11 +434,7 @@ static int load(struct dp *dp, const struct dp_opts *opts, struct errtext *err)
 			return r;
 	}
 	r = nat_bpf__load(dp->nat);
-	if (!r)
-		return 0;
-	libbpf_last(said, sizeof(said));
-	errtext_set(err, -r, "loading the BPF programs: %s: %s", dp_why(r), said);
-	return r;
+	return r ? dp_load_failed(r, err) : 0;
 }
 
 static int grace_open(struct dp *dp, struct errtext *err)
@@ -531,7 +537,9 @@ void dp_close(struct dp *dp)
 		map_munmap(dp->nat->maps.slices, dp->slices);
 		map_munmap(dp->nat->maps.pools, dp->pools);
 		map_munmap(dp->nat->maps.blocks, dp->blocks);
+		map_munmap(dp->nat->maps.port_flows, dp->port_flows);
 		map_munmap(dp->nat->maps.held, dp->held);
+		map_munmap(dp->nat->maps.released, dp->released);
 		map_munmap(dp->nat->maps.use_bits, dp->use_bits);
 		map_munmap(dp->nat->maps.sweep_out, dp->sweep_out);
 		nat_bpf__destroy(dp->nat);

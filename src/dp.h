@@ -7,6 +7,7 @@
  * Everything lives under one directory of a bpffs and outlives the daemon:
  *	DIR/maps/NAME		every map; appears complete or not at all
  *	DIR/links/IFNAME-HOOK	TCX links (ingress, egress); "." and "%" of the name are written %2e and %25
+ *	DIR/links/PLACE-PROGRAM	links of the sockets' hooks; PLACE is netns (sk_lookup), cgroup (the root of cgroup2) or exec (the groups of "sluice exec")
  *	DIR/tc/IFNAME/		the interface is hooked by clsact; has a directory "qdisc" when the qdisc is ours as well
  * One struct dp at a time: it locks DIR. It is for one thread.
  *
@@ -110,6 +111,71 @@ int dp_attached(const struct dp *dp, int (*fn)(const char *ifname, void *arg), v
  * while a daemon runs.
  */
 int dp_teardown(const char *dir, char *const *uplinks, size_t n_uplinks, struct errtext *err);
+
+/* Leases (dp_lease.c) */
+
+/*
+ * Ports of one block (64 from offset on, a multiple of 64, in the slice of a held row) that NAT has now: EIM mappings and overload flows. Read
+ * without a lock.
+ */
+uint64_t dp_lease_busy(const struct dp *dp, uint32_t row, enum sluice_l4 l4, uint32_t offset);
+/*
+ * Keep NAT off n ports from offset on, and see that it is not there: struct sluice_block says how. 0; -EBUSY when NAT has one of them or another claim
+ * has, then nothing is claimed. A claim is for ever, until dp_lease_unclaim() or the slice goes.
+ */
+int dp_lease_claim(struct dp *dp, uint32_t row, enum sluice_l4 l4, uint32_t offset, uint32_t n);
+void dp_lease_unclaim(struct dp *dp, uint32_t row, enum sluice_l4 l4, uint32_t offset, uint32_t n);
+/* The ports of a block that are claimed. */
+uint64_t dp_lease_claimed(const struct dp *dp, uint32_t row, enum sluice_l4 l4, uint32_t offset);
+
+struct dp_lease {
+	struct sluice_port_key key;
+	struct sluice_lease lease;
+};
+/* Enter, or replace, entries of map "leases". -ENOSPC when it is full; then those before it are entered. */
+int dp_lease_put(struct dp *dp, const struct dp_lease *list, size_t n, struct errtext *err);
+/* Take entries out. 0 also when they are not there. */
+int dp_lease_rm(struct dp *dp, const struct sluice_port_key *list, size_t n, struct errtext *err);
+/* All of them, sorted by key, for free(). */
+int dp_lease_read(struct dp *dp, struct dp_lease **ret, size_t *ret_n, struct errtext *err);
+
+/*
+ * Let a socket receive for leases whose steer is slot + 1: one atomic exchange for the socket that was there. It leaves the slot when it is closed everywhere; our
+ * descriptor may be closed. 0; -EOPNOTSUPP and others when the kernel does not take it.
+ */
+int dp_steer_set(struct dp *dp, uint32_t slot, int fd, struct errtext *err);
+void dp_steer_clear(struct dp *dp, uint32_t slot);
+/* The cookie of the socket in a slot; 0: none. */
+uint64_t dp_steer_cookie(const struct dp *dp, uint32_t slot);
+
+/* Who bound the socket with this cookie? false: not known. */
+bool dp_owner(const struct dp *dp, uint64_t cookie, struct sluice_owner *ret);
+
+/* Hooks of sockets (dp_socket.c) */
+
+struct dp_socket_opts {
+	const char *cgroup; /* directory of the cgroup2 root; NULL: without cgroup hooks */
+	const char
+		*exec_cgroup; /* directory above the control groups of "sluice exec"; NULL: none */
+	uint32_t exec_level;  /* depth of the groups below it */
+};
+/*
+ * Attach sk_lookup to this network namespace and the cgroup hooks, or exchange the programs that an earlier daemon attached: atomically, one by one. What opts
+ * does not name, but an earlier daemon attached, is detached. May be repeated. All is loaded before anything is touched; an error leaves attached what was. Call
+ * dp_socket_uplinks() before: without it, sk_lookup refuses unleased sockets what arrives there. Takes CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and directories that
+ * can be read. 0; -ENOENT: no such directory; -EPERM; others as the kernel gives them.
+ */
+int dp_socket_attach(struct dp *dp, const struct dp_socket_opts *opts, struct errtext *err);
+/* Is all that dp_socket_attach() attached still there? Cheap, unlike attaching, which loads the programs. False before the first call. */
+bool dp_socket_attached(const struct dp *dp);
+/* The interfaces that are uplinks: what arrives there has been through the guard. n <= SLUICE_MAX_UPLINKS. */
+int dp_socket_uplinks(struct dp *dp, const unsigned *ifindexes, size_t n, struct errtext *err);
+
+/* Rows of map "execs" (dp_exec.c). id: of the control group. */
+int dp_exec_put(struct dp *dp, uint64_t id, const struct sluice_exec *row, struct errtext *err);
+void dp_exec_rm(struct dp *dp, uint64_t id);
+/* Map "onlink" from now on, sorted by key. -ENOSPC, with nothing changed, when there are too many. */
+int dp_exec_onlink(struct dp *dp, const struct plan_prefix *list, size_t n, struct errtext *err);
 
 /* Reading (dp_flows.c) */
 

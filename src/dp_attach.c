@@ -113,7 +113,7 @@ static int link_open(const char *path, unsigned *ret_ifindex, enum bpf_attach_ty
 	return fd;
 }
 
-static int link_remove(const char *path, struct errtext *err)
+int dp_link_remove(const char *path, struct errtext *err)
 {
 	int fd = bpf_obj_get(path);
 	int r = 0;
@@ -188,7 +188,7 @@ static int tcx_attach(const struct dp *dp, const struct hook *h, int prog_fd, un
 		if (r != -ENOLINK)
 			return errtext_set(err, -r, "%s: exchanging the program: %s", path,
 					   dp_why(r));
-		r = link_remove(path, err);
+		r = dp_link_remove(path, err);
 		if (r)
 			return r;
 	}
@@ -209,7 +209,7 @@ static int tcx_detach(const char *dir, const char *ifname, struct errtext *err)
 
 	for (size_t i = 0; !r && i < N_HOOKS; i++) {
 		link_path(path, dir, ifname, &hooks[i]);
-		r = link_remove(path, err);
+		r = dp_link_remove(path, err);
 	}
 	return r;
 }
@@ -563,6 +563,8 @@ int dp_teardown(const char *dir, char *const *uplinks, size_t n_uplinks, struct 
 	if (err)
 		err->s[0] = '\0';
 	r = unhook_all(dir, uplinks, n_uplinks, err);
+	if (!r)
+		r = dp_socket_unhook(dir, err);
 	if (r && err && !err->s[0])
 		errtext_set(err, -r, "%s: %s", dir, dp_why(r));
 	for (size_t i = 0; !r && i < sizeof(subs) / sizeof(subs[0]); i++) {

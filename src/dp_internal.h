@@ -26,13 +26,16 @@ struct dp {
 	struct sluice_slice *slices;
 	struct sluice_pool *pools;
 	struct sluice_block *blocks;
-	uint64_t *held; /* see dp_held_row() */
+	struct sluice_port_flows *port_flows;
+	uint64_t *held;     /* see dp_held_row() */
+	uint64_t *released; /* rows of four bytes, eight apart */
 	uint64_t *use_bits;
 	struct sluice_sweep *sweep_out;
 
 	uint64_t *use;        /* use_bits after the last sweep */
 	uint64_t *use_before; /* and after the one before */
 	unsigned n_sweeps;    /* since blocks were last closed */
+	size_t socket_links;  /* that dp_socket_attach() left attached; 0: it was not called yet */
 
 	int grace_inner_fd; /* see dp_grace() */
 	int grace_outer_fd;
@@ -60,6 +63,9 @@ static inline uint32_t *dp_held_row(const struct dp *dp, uint32_t row)
  * (maybe_wait_bpf_programs() in the kernel).
  */
 int dp_grace(struct dp *dp, struct errtext *err);
+
+/* Ports of this slice became free: what searches remember of it is out of date (map "full"). */
+void dp_released_bump(struct dp *dp, uint32_t row);
 
 int dp_events_open(struct dp *dp, struct errtext *err);
 
@@ -95,6 +101,8 @@ int dp_lock(const char *dir, struct errtext *err);
 
 /* Let libbpf write nowhere; what it says last is kept for error texts. */
 void dp_quiet(void);
+/* dp_open() and dp_socket_attach(): the error text of a load that ended with r < 0. Returns r. */
+int dp_load_failed(int r, struct errtext *err);
 /* "the kernel refuses" in terms of what is missing, for the foreign error r < 0. */
 const char *dp_why(int r);
 
@@ -126,5 +134,17 @@ char *dp_path(char *buf, const char *fmt, ...) __attribute__((format(printf, 2, 
 
 /* dp_attach.c: everything of an interface. */
 int dp_unhook(const char *dir, const char *ifname, struct errtext *err);
+/* Detach a pinned link, at once, and remove its pin. 0 also when it is not there. */
+int dp_link_remove(const char *path, struct errtext *err);
+
+struct bpf_object;
+
+/*
+ * dp_socket.c: let another object that is not loaded yet use the maps of nat's that have the same names. A map that nat does not have is the
+ * object's own: made anew, not pinned, and gone with its programs.
+ */
+int dp_object_share_maps(struct bpf_object *obj, const struct dp *dp, struct errtext *err);
+/* Detach sk_lookup and the hooks of control groups. 0 also when there are none. */
+int dp_socket_unhook(const char *dir, struct errtext *err);
 
 #endif

@@ -209,14 +209,23 @@ static void blocks_close(struct dp *dp, const struct sluice_slice *s)
 	}
 }
 
+/*
+ * No port is used or leased. Flows of whoever had these blocks before may still be there; their slice is closed, and no program that found it open
+ * runs any more, so they are not taken off the counts when they go (port_count_of() in flow.bpf.h).
+ */
 static void blocks_init(struct dp *dp, const struct sluice_slice *s)
 {
 	const struct sluice_pool *pool = &dp->pools[s->pool];
 
 	for (uint32_t l4 = 0; l4 < SLUICE_L4_MAX; l4++)
-		for (uint32_t off = 0; off < dp_slice_ports(s); off += SLUICE_BLOCK_PORTS)
+		for (uint32_t off = 0; off < dp_slice_ports(s); off += SLUICE_BLOCK_PORTS) {
 			dp->blocks[sluice_block_row(s->block_base, dp_slice_ports(s), l4, off)] =
 				(struct sluice_block){ .mode = block_mode(pool, l4) };
+			if (l4 != SLUICE_ICMP)
+				memset(&dp->port_flows[sluice_port_flows_row(
+					       s->block_base, dp_slice_ports(s), l4, off)],
+				       0, sizeof(struct sluice_port_flows));
+		}
 }
 
 /* Rows of slices. The new ones stay closed for now. */
@@ -237,11 +246,13 @@ static bool slices_fill(struct dp *dp, const struct plan *next)
 			blocks_close(dp, is);
 			continue;
 		}
-		assert(to->block_base + plan_block_rows(dp_slice_ports(to)) <= SLUICE_MAX_BLOCKS);
+		assert(to->block_base + plan_block_rows(dp_slice_ports(to)) <= SLUICE_MAX_BLOCKS &&
+		       to->block_base % SLUICE_L4_MAX == 0);
 		closed = *to;
 		closed.state = SLUICE_SLICE_NONE;
 		*is = closed;
 		blocks_init(dp, is);
+		dp_released_bump(dp, next->held[i]);
 		any = true;
 	}
 	return any;
@@ -375,6 +386,7 @@ static uint32_t slice_drain(struct dp *dp, const struct sluice_slice *s, uint32_
 			left++;
 			continue;
 		}
+		/* Leased ports stay so. */
 		store(&b->bits, 0);
 		store(&b->mode, block_mode(&dp->pools[s->pool], l4));
 	}

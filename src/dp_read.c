@@ -17,6 +17,7 @@ static bool slice_is_sound(const struct dp *dp, const struct sluice_slice *s)
 	return s->pool < SLUICE_MAX_POOLS && dp->pools[s->pool].used && s->first <= s->last &&
 	       !(dp_slice_ports(s) & (dp_slice_ports(s) - 1)) &&
 	       dp_slice_ports(s) >= SLUICE_BLOCK_PORTS && s->block_base < SLUICE_MAX_BLOCKS &&
+	       s->block_base % SLUICE_L4_MAX == 0 &&
 	       s->block_base + plan_block_rows(dp_slice_ports(s)) <= SLUICE_MAX_BLOCKS;
 }
 

@@ -17,6 +17,7 @@
 #define SWEEP_SHARE 20 /* at most a twentieth of the time goes into sweeping */
 #define RETRY_NS    NS_PER_S
 #define HOOKS_NS    (5 * NS_PER_S) /* somebody may have taken the programs off */
+#define ONLINK_NS   (5 * NS_PER_S) /* routes change */
 #define EVENTS_MIN  100 /* events a second of one kind and CPU, whatever icmp-rate says */
 
 uint64_t engine_now_ns(void)
@@ -151,6 +152,22 @@ static int uplink_hook(struct engine *e, struct engine_uplink *u, unsigned ifind
 	return 0;
 }
 
+static int hooks_of_sockets(struct engine *e, struct errtext *err)
+{
+	struct dp_socket_opts opts = { 0 };
+	int ret;
+
+	lessor_cgroups(e->lessor, &opts.cgroup, &opts.exec_cgroup, &opts.exec_level);
+	ret = dp_socket_attach(e->dp, &opts, err);
+	if (!ret || !opts.exec_cgroup)
+		return ret;
+	/* Everything else works without the hooks of "exec", which an older kernel may not take. */
+	if (lessor_no_exec(e->lessor, err->s))
+		note(e, LOG_WARNING, "hooks", "no exec: %s", err->s);
+	opts.exec_cgroup = NULL;
+	return dp_socket_attach(e->dp, &opts, err);
+}
+
 struct stale {
 	struct engine *e;
 	const struct config *c;
@@ -166,6 +183,27 @@ static int stale_find(const char *ifname, void *arg)
 			return 0;
 	snprintf(s->name, sizeof(s->name), "%s", ifname);
 	return 1;
+}
+
+/* Interfaces of uplinks that are there. */
+static size_t uplinks_there(const struct engine *e, unsigned ret[CONFIG_UPLINKS_MAX])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < e->n_uplinks; i++)
+		if (e->uplinks[i].ifindex)
+			ret[n++] = e->uplinks[i].ifindex;
+	return n;
+}
+
+/* What arrives by an uplink has passed the guard: the hooks of sockets must know which ones are. */
+static int uplinks_tell(struct engine *e, struct errtext *err)
+{
+	unsigned there[CONFIG_UPLINKS_MAX];
+	size_t n = uplinks_there(e, there);
+
+	e->onlink_ns = 0;
+	return dp_socket_uplinks(e->dp, there, n, err);
 }
 
 /* Hook the uplinks of c, and unhook what is hooked besides. All of them must exist. */
@@ -196,7 +234,7 @@ static int uplinks_set(struct engine *e, const struct config *c, const struct ho
 	}
 	memcpy(e->uplinks, next, sizeof(next));
 	e->n_uplinks = c->n_uplinks;
-	return 0;
+	return uplinks_tell(e, err);
 }
 
 static int host_ready(struct engine *e, const struct config *c, struct errtext *err)
@@ -226,6 +264,8 @@ static int uplink_settle(struct engine *e, struct engine_uplink *u, unsigned ifi
 	bool came = u->ifindex != ifindex;
 	int ret = uplink_hook(e, u, ifindex, up, err);
 
+	if (!ret && (came || e->hooks_failing))
+		ret = uplinks_tell(e, err);
 	if (!ret && (came || e->hooks_failing))
 		ret = host_ready(e, e->config, err);
 	return ret;
@@ -263,6 +303,11 @@ static void uplinks_look_after(struct engine *e)
 				note(e, LOG_ERR, "uplink", "uplink %s: %s", u->name, err.s);
 			failing = true;
 		}
+	}
+	if (!dp_socket_attached(e->dp) && hooks_of_sockets(e, &err) < 0) {
+		if (!e->hooks_failing)
+			note(e, LOG_ERR, "hooks", "%s", err.s);
+		failing = true;
 	}
 	e->hooks_failing = failing;
 }
@@ -394,6 +439,48 @@ out:
 	return ret;
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* ---- leases ---- */
+
+int engine_onlink(struct engine *e, struct errtext *err)
+{
+	unsigned there[CONFIG_UPLINKS_MAX];
+	size_t n = uplinks_there(e, there), n_list;
+	struct plan_prefix *list;
+	int ret;
+
+	if (e->onlink_ns && engine_now_ns() - e->onlink_ns < ONLINK_NS)
+		return 0;
+	ret = host_onlink(e->host, there, n, &list, &n_list, err);
+	if (ret < 0)
+		return ret;
+	ret = dp_exec_onlink(e->dp, list, n_list, err);
+	free(list);
+	if (!ret)
+		e->onlink_ns = engine_now_ns();
+	return ret;
+}
+
+/* While processes go out through leases, the data plane must know when routes change. */
+static void onlink_look_after(struct engine *e)
+{
+	struct errtext err = { 0 };
+	int ret = engine_onlink(e, &err);
+
+	if (ret < 0 && !e->onlink_failing)
+		note(e, LOG_ERR, "hooks", "which destinations leave by an uplink: %s", err.s);
+	e->onlink_failing = ret < 0;
+}
+
+int engine_commit(struct engine *e, struct errtext *err)
+{
+	return lessor_dirty(e->lessor) ? lessor_commit(e->lessor, err) : 0;
+}
+
 int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct errtext *err)
 {
 	uint64_t renew_ns = hold_next_renewal(&e->holds, e->config->fleet.ttl_s), sweep_ns;
@@ -426,8 +513,11 @@ int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct
 	if (e->hooked_ns + HOOKS_NS <= now_ns) {
 		uplinks_look_after(e);
 		e->hooked_ns = now_ns;
+		if (lessor_execs(e->lessor))
+			onlink_look_after(e);
 	}
-	*ret_next_ns = renew_ns < sweep_ns ? renew_ns : sweep_ns;
+	lessor_tick(e->lessor, &e->holds, now_ns, ret_next_ns);
+	*ret_next_ns = earlier(*ret_next_ns, earlier(renew_ns, sweep_ns));
 	return 0;
 }
 
@@ -464,6 +554,7 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 {
 	struct host_link links[CONFIG_UPLINKS_MAX];
 	struct dp_opts dpo = { .force_clsact = opts->force_clsact };
+	struct lessor_opts lo;
 	struct engine *e = calloc(1, sizeof(*e));
 	int r;
 
@@ -471,6 +562,7 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 		return errtext_set(err, ENOMEM, "out of memory");
 	e->note = opts->note;
 	e->note_arg = opts->note_arg;
+	e->tell = opts->tell;
 	e->judge = opts->judge;
 	e->judge_arg = opts->judge_arg;
 	e->started_ns = engine_now_ns();
@@ -496,9 +588,14 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 	r = holds_set(e, e->config, err);
 	if (r < 0)
 		goto fail;
-	/* The guard must stand before a route lets sockets use the shared addresses. */
-	r = uplinks_set(e, e->config, links, err);
+	lo = (struct lessor_opts){
+		.store = e->store, .dp = e->dp, .tell = e->tell, .note = e->note, .arg = e->note_arg
+	};
+	r = lessor_open(&lo, e->config, &e->holds, e->plan, &e->lessor, err);
 	if (r < 0)
+		goto fail;
+	/* The guard must stand before a route lets sockets use the shared addresses. */
+	if ((r = uplinks_set(e, e->config, links, err)) < 0 || (r = hooks_of_sockets(e, err)) < 0)
 		goto fail;
 	FAULT_POINT("engine.attached");
 	r = host_ready(e, e->config, err);
@@ -516,6 +613,7 @@ void engine_close(struct engine *e)
 {
 	if (!e)
 		return;
+	lessor_close(e->lessor);
 	plan_free(e->plan);
 	dp_close(e->dp);
 	hold_table_done(&e->holds);
@@ -552,6 +650,9 @@ int engine_reload(struct engine *e, struct errtext *err)
 		goto refuse;
 	e->config = c;
 	config_free(old);
+	ret = lessor_reconfigure(e->lessor, c, &e->holds, e->plan, err);
+	if (ret < 0)
+		return -EIO;
 	ret = uplinks_set(e, c, links, err);
 	if (ret < 0)
 		return -EIO;
@@ -601,6 +702,8 @@ int engine_teardown(const char *config_path, engine_note_fn *note_fn, void *note
 	    (ret = host_undo(&e, NULL, err)) < 0)
 		goto out;
 	ret = dp_teardown(e.config->bpffs, e.config->uplinks, e.config->n_uplinks, err);
+	if (!ret)
+		ret = lessor_teardown(e.store, err);
 	if (!ret)
 		ret = holds_end(&e, err);
 out:

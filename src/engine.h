@@ -25,6 +25,7 @@
 #include "errtext.h"
 #include "hold.h"
 #include "host.h"
+#include "lessor.h"
 #include "plan.h"
 #include "store.h"
 
@@ -52,6 +53,7 @@ struct engine {
 	uint32_t next_epoch;
 	struct dp *dp;
 	struct plan *plan;
+	struct lessor *lessor;
 	struct host_session *host;
 	struct engine_uplink uplinks[CONFIG_UPLINKS_MAX];
 	size_t n_uplinks;
@@ -61,10 +63,13 @@ struct engine {
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 	struct timespec started;
 	uint64_t hooked_ns;   /* when the uplinks were last looked after */
+	uint64_t onlink_ns;   /* when the routes were last looked at for "exec"; 0: never */
 	bool hooks_failing;   /* said so in the log */
+	bool onlink_failing;  /* likewise */
 	bool renewal_failing; /* likewise */
 	engine_note_fn *note;
 	void *note_arg;
+	lessor_tell_fn *tell;
 	engine_judge_fn *judge;
 	void *judge_arg;
 };
@@ -73,7 +78,8 @@ struct engine_opts {
 	const char *config_path;
 	bool force_clsact; /* for tests */
 	engine_note_fn *note;
-	void *note_arg;
+	void *note_arg;       /* of note and tell */
+	lessor_tell_fn *tell; /* a lease changed, and that is on the disk */
 	engine_judge_fn *judge;
 	void *judge_arg;
 };
@@ -95,6 +101,14 @@ void engine_close(struct engine *e);
  * the old one goes on; -EIO as above.
  */
 int engine_reload(struct engine *e, struct errtext *err);
+
+/*
+ * At the end of a turn of the daemon's loop: carry out what happened to leases in it. 0; -EIO as above; other -errno: nothing of it has happened.
+ */
+int engine_commit(struct engine *e, struct errtext *err);
+
+/* See which destinations leave by an uplink now, before the first process goes out through a lease. */
+int engine_onlink(struct engine *e, struct errtext *err);
 
 /*
  * What is due at now_ns: renew deadlines, sweep. *ret_next_ns: when to call again. Returns 0 or -EIO with err filled.

@@ -95,8 +95,34 @@ static json_t *event_time(uint64_t boot_ns)
 	return control_time(&real);
 }
 
+/* What the process that sent it is called. A program chooses its name: only printable ASCII of it is kept. */
+static const char *owner_name(const struct sluice_event *e, char buf[sizeof(e->owner.comm) + 1])
+{
+	memcpy(buf, e->owner.comm, sizeof(e->owner.comm));
+	buf[sizeof(e->owner.comm)] = '\0';
+	for (char *p = buf; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+	return buf;
+}
+
+/* " of COMM (pid N, uid N)", for the log; "" when nothing is known. */
+static const char *owner_text(const struct sluice_event *e, char *buf, size_t size)
+{
+	char comm[sizeof(e->owner.comm) + 1];
+
+	buf[0] = '\0';
+	if (e->owner.pid)
+		snprintf(buf, size, " of %s (pid %u, uid %u)", owner_name(e, comm), e->owner.pid,
+			 e->owner.uid);
+	else if (e->cookie)
+		snprintf(buf, size, " of uid %u", e->owner.uid);
+	return buf;
+}
+
 static json_t *event_json(struct engine *engine, const struct sluice_event *e)
 {
+	char comm[sizeof(e->owner.comm) + 1];
 	char src[ADDR_STRLEN], dst[ADDR_STRLEN];
 	struct addr a, b;
 	json_t *j;
@@ -111,6 +137,12 @@ static json_t *event_json(struct engine *engine, const struct sluice_event *e)
 		      ntohs(e->key.dport));
 	if (j && e->kind == SLUICE_EVENT_DROP)
 		json_object_set_new(j, "reason", json_string(dp_reason_name(e->reason)));
+	if (j && (e->cookie || e->owner.pid))
+		json_object_set_new(j, "holder",
+				    json_pack("{s:I, s:I, s:s, s:s}", "pid",
+					      (json_int_t)e->owner.pid, "uid",
+					      (json_int_t)e->owner.uid, "comm", owner_name(e, comm),
+					      "cgroup", ""));
 	if (j && e->kind == SLUICE_EVENT_RESOLVED)
 		json_object_set_new(
 			j, "outer",
@@ -121,7 +153,7 @@ static json_t *event_json(struct engine *engine, const struct sluice_event *e)
 static void write_log(struct events *ev, struct engine *engine, const struct sluice_event *e,
 		      uint64_t now_ns)
 {
-	char src[ADDR_STRLEN], dst[ADDR_STRLEN], more[64] = "";
+	char src[ADDR_STRLEN], dst[ADDR_STRLEN], more[64] = "", who[96];
 	struct addr a, b;
 
 	if (!rate_take(&ev->log_rate, now_ns)) {
@@ -138,21 +170,24 @@ static void write_log(struct events *ev, struct engine *engine, const struct slu
 	addr_format(&b, dst);
 	switch (e->kind) {
 	case SLUICE_EVENT_RESOLVED:
-		log_notice("pool %s: socket %s:%u to %s:%u collided with a NAT flow and goes out "
+		log_notice("pool %s: socket %s:%u to %s:%u%s collided with a NAT flow and goes out "
 			   "as port %u%s",
 			   dp_pool(engine->dp, e->pool % SLUICE_MAX_POOLS)->name, src,
-			   ntohs(e->key.sport), dst, ntohs(e->key.dport), ntohs(e->outer_port),
-			   more);
+			   ntohs(e->key.sport), dst, ntohs(e->key.dport),
+			   owner_text(e, who, sizeof(who)), ntohs(e->outer_port), more);
 		break;
 	case SLUICE_EVENT_UNLEASED:
-		log_info("pool %s: socket %s:%u to %s:%u uses a slice without a lease%s",
-			 dp_pool(engine->dp, e->pool % SLUICE_MAX_POOLS)->name, src,
-			 ntohs(e->key.sport), dst, ntohs(e->key.dport), more);
+		log_info("pool %s: %s socket %s:%u to %s:%u%s uses a port that is not leased to "
+			 "it%s",
+			 dp_pool(engine->dp, e->pool % SLUICE_MAX_POOLS)->name,
+			 dp_proto_name(e->key.proto), src, ntohs(e->key.sport), dst,
+			 ntohs(e->key.dport), owner_text(e, who, sizeof(who)), more);
 		break;
 	default:
-		log_warn("dropped (%s): %s %s:%u to %s:%u: %s%s", dp_reason_name(e->reason),
+		log_warn("dropped (%s): %s %s:%u to %s:%u%s: %s%s", dp_reason_name(e->reason),
 			 dp_proto_name(e->key.proto), src, ntohs(e->key.sport), dst,
-			 ntohs(e->key.dport), dp_reason_help(e->reason), more);
+			 ntohs(e->key.dport), owner_text(e, who, sizeof(who)),
+			 dp_reason_help(e->reason), more);
 	}
 }
 

@@ -13,6 +13,7 @@
 #include "hostfacts.h"
 #include "links.h"
 #include "netlink.h"
+#include "onlink.h"
 #include "sysctl.h"
 
 struct watched {
@@ -165,6 +166,22 @@ int host_check(struct host_session *h, const struct config *c, struct findings *
 	return 0;
 }
 
+/* What the kernel means by its answer to a route for IPv6. */
+static const char *why_not6(int r)
+{
+	switch (r) {
+	case -EACCES:
+		return "IPv6 is disabled there (net.ipv6.conf.lo.disable_ipv6)";
+	case -ENETDOWN:
+		return "it is down";
+	case -EAFNOSUPPORT:
+	case -EOPNOTSUPP:
+		return "this kernel has no IPv6";
+	default:
+		return strerror(-r);
+	}
+}
+
 static int apply_route(struct host_session *h, const struct host_change *ch, struct errtext *err)
 {
 	struct addr a;
@@ -175,7 +192,7 @@ static int apply_route(struct host_session *h, const struct host_change *ch, str
 	if (r == 0 || r == -EEXIST)
 		return 0;
 	return errtext_set(err, -r, "local route for %s on lo can't be added: %s", ch->key,
-			   strerror(-r));
+			   addr_is_v4(&a) ? strerror(-r) : why_not6(r));
 }
 
 static int apply_sysctl(const struct host_change *ch, struct errtext *err)
@@ -270,7 +287,9 @@ static int restore_route(struct host_session *h, const struct host_change *ch, s
 			     "local route for %s can't be removed: %s", ch->key, strerror(-r));
 		return r;
 	}
-	if (netlink_routes(h->nl, RT_TABLE_LOCAL, find_route, &find) == 0 && find.others)
+	r = (addr_is_v4(&find.dst.addr) ? netlink_routes : netlink_routes6)(h->nl, RT_TABLE_LOCAL,
+									    find_route, &find);
+	if (r == 0 && find.others)
 		findings_add(out, id, FINDING_WARN, "remove it if nobody needs it",
 			     "the local route for %s is somebody else's by now, and stays",
 			     ch->key);
@@ -361,4 +380,10 @@ int host_nat_chains(char *buf, size_t size, size_t *ret_n)
 	if (r == 0)
 		*ret_n = names.n;
 	return r;
+}
+
+int host_onlink(struct host_session *h, const unsigned *uplinks, size_t n_uplinks,
+		struct plan_prefix **ret, size_t *ret_n, struct errtext *err)
+{
+	return onlink_read(h->nl, uplinks, n_uplinks, ret, ret_n, err);
 }

@@ -23,6 +23,7 @@
 #include "errtext.h"
 #include "finding.h"
 #include "hostplan.h"
+#include "plan.h"
 
 struct host_session;
 
@@ -105,6 +106,10 @@ int host_restore(struct host_session *h, const struct host_change *changes, size
 /* hostplan_judge() of the facts, and no change. Returns 0 or -errno when facts could not be read. */
 int host_check(struct host_session *h, const struct config *c, struct findings *out,
 	       struct errtext *err);
+
+/* Which destinations leave by an uplink: onlink_read(). */
+int host_onlink(struct host_session *h, const unsigned *uplinks, size_t n_uplinks,
+		struct plan_prefix **ret, size_t *ret_n, struct errtext *err);
 
 /*
  * The source address that the kernel takes towards dst (IPv4) by itself, and the interface.

@@ -30,6 +30,13 @@ static struct host_conf conf_both(const char *ifname, const char *name)
 	return (struct host_conf){ .all = conf_int("all", name), .iface = conf_int(ifname, name) };
 }
 
+static int conf6_int(const char *ifname, const char *name)
+{
+	char key[SYSCTL_KEY_LEN];
+
+	return read_int(sysctl_conf6_key(ifname, name, key));
+}
+
 static bool facts_is_uplink(const struct host_facts *f, int ifindex)
 {
 	for (size_t i = 0; i < f->n_uplinks; i++)
@@ -57,6 +64,7 @@ static void facts_uplink(struct host_facts *f, const struct links *ls, const cha
 	u->rp_filter = conf_both(name, "rp_filter");
 	u->arp_ignore = conf_both(name, "arp_ignore");
 	u->arp_announce = conf_both(name, "arp_announce");
+	u->disable_ipv6 = conf6_int(name, "disable_ipv6");
 }
 
 static int facts_links(struct host_facts *f, const struct links *ls, const struct config *c)
@@ -117,10 +125,8 @@ static int facts_pools(struct host_facts *f, const struct config *c)
 		const struct config_pool *p = &c->pools[i];
 
 		for (size_t j = 0; j < p->n_addresses; j++) {
-			if (addr_is_v4(&p->addresses[j]))
-				f->addrs[f->n_addrs++].addr = p->addresses[j];
-			else
-				f->n_addrs6++;
+			f->addrs[f->n_addrs++].addr = p->addresses[j];
+			f->n_addrs6 += !addr_is_v4(&p->addresses[j]);
 		}
 		for (size_t j = 0; j < p->n_clients; j++)
 			if (addr_is_v4(&p->clients[j].addr))
@@ -141,7 +147,8 @@ struct routes_walk {
 	struct host_facts *f;
 	const struct links *links;
 	struct best *best; /* for each address */
-	struct best def;   /* default route of table main */
+	struct best def;   /* default route of table main, of the family that is walked */
+	bool v6;
 };
 
 static void walk_local(struct routes_walk *w, const struct netlink_route *r)
@@ -160,6 +167,7 @@ static void walk_local(struct routes_walk *w, const struct netlink_route *r)
 		a->route = r->type != RTN_LOCAL                  ? HOST_ROUTE_WRONG
 			   : r->protocol == NETLINK_PROTO_SLUICE ? HOST_ROUTE_OURS
 								 : HOST_ROUTE_OTHERS;
+		a->configured = r->type == RTN_LOCAL && r->protocol == RTPROT_KERNEL;
 		l = r->n_oifs ? links_by_index(w->links, r->oifs[0]) : NULL;
 		snprintf(a->dev, sizeof(a->dev), "%s", l ? l->name : "");
 	}
@@ -172,10 +180,12 @@ static void walk_default(struct routes_walk *w, const struct netlink_route *r)
 	for (size_t i = 0; i < w->f->n_uplinks; i++) {
 		struct host_uplink *u = &w->f->uplinks[i];
 
-		u->default_route = false;
+		bool *to = w->v6 ? &u->default_route6 : &u->default_route;
+
+		*to = false;
 		for (size_t j = 0; j < r->n_oifs; j++)
 			if (r->oifs[j] == u->ifindex)
-				u->default_route = true;
+				*to = true;
 	}
 	w->def = (struct best){ .priority = r->priority, .any = true };
 }
@@ -197,13 +207,13 @@ static void walk_clients(struct routes_walk *w, const struct netlink_route *r)
 static int walk_route(void *arg, const struct netlink_route *r)
 {
 	struct routes_walk *w = arg;
-	const struct prefix all = { .addr = addr_from_v4(0), .len = 96 };
+	const uint8_t all = w->v6 ? 0 : 96;
 
 	if (r->table == RT_TABLE_LOCAL)
 		walk_local(w, r);
 	else if (r->type != RTN_UNICAST)
 		return 0;
-	else if (r->dst.len > all.len)
+	else if (r->dst.len > all)
 		walk_clients(w, r);
 	else if (r->table == RT_TABLE_MAIN)
 		walk_default(w, r);
@@ -223,11 +233,18 @@ static int facts_routes(struct netlink *nl, struct host_facts *f, const struct l
 		w.def = (struct best){ 0 };
 		for (size_t j = 0; j < f->n_addrs; j++) {
 			f->addrs[j].route = HOST_ROUTE_NONE;
+			f->addrs[j].configured = false;
 			f->addrs[j].dev[0] = '\0';
 		}
 		for (size_t j = 0; j < f->n_clients; j++)
 			f->clients[j].routed = false;
+		w.v6 = false;
 		r = netlink_routes(nl, RT_TABLE_UNSPEC, walk_route, &w);
+		if (r || !f->n_addrs6)
+			continue;
+		w.v6 = true;
+		w.def = (struct best){ 0 };
+		r = netlink_routes6(nl, RT_TABLE_UNSPEC, walk_route, &w);
 	}
 	free(w.best);
 	return r;
@@ -257,6 +274,8 @@ int hostfacts_read(struct netlink *nl, const struct config *c, struct host_facts
 		return errtext_set(err, -r, "the links can't be listed: %s", strerror(-r));
 	f.ip_forward = read_int("net.ipv4.ip_forward");
 	f.accept_redirects = conf_int("all", "accept_redirects");
+	f.lo_disable_ipv6 = conf6_int("lo", "disable_ipv6");
+	f.nonlocal_bind6 = read_int("net.ipv6.ip_nonlocal_bind");
 	facts_ports(&f);
 	r = facts_links(&f, &ls, c);
 	if (r == 0)

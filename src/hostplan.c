@@ -9,6 +9,7 @@
 
 #define KEY_FORWARD   "net.ipv4.ip_forward"
 #define KEY_REDIRECTS "net.ipv4.conf.all.accept_redirects"
+#define KEY_NONLOCAL6 "net.ipv6.ip_nonlocal_bind"
 
 void host_facts_done(struct host_facts *f)
 {
@@ -104,7 +105,7 @@ static enum conf_state conf_state(const struct conf_rule *r, const struct host_u
 }
 
 /* Most that can be asked for, besides a change for each address and each forwarding interface. */
-#define CHANGES_FIXED (CONFIG_UPLINKS_MAX * (N_CONF_RULES + 1) + 2)
+#define CHANGES_FIXED (CONFIG_UPLINKS_MAX * (N_CONF_RULES + 1) + 3)
 
 struct changes {
 	struct host_change *v;
@@ -169,6 +170,15 @@ static void plan_forwarding(const struct host_facts *f, struct changes *cs)
 					0, 1);
 }
 
+/* The first IPv6 address that sockets can't bind without net.ipv6.ip_nonlocal_bind; NULL: none. */
+static const struct host_addr *nonlocal6(const struct host_facts *f)
+{
+	for (size_t i = 0; i < f->n_addrs; i++)
+		if (!addr_is_v4(&f->addrs[i].addr) && !f->addrs[i].configured)
+			return &f->addrs[i];
+	return NULL;
+}
+
 int hostplan_changes(const struct host_facts *f, const struct config *c, struct host_change **ret,
 		     size_t *ret_n)
 {
@@ -181,6 +191,8 @@ int hostplan_changes(const struct host_facts *f, const struct config *c, struct 
 	if (c->set_sysctls) {
 		plan_uplinks(f, &cs);
 		plan_forwarding(f, &cs);
+		if (f->nonlocal_bind6 == 0 && nonlocal6(f))
+			changes_add_int(&cs, KEY_NONLOCAL6, 0, 1);
 	}
 	/* Last, so that no address is there before ARP is silent about it. */
 	if (c->set_routes)
@@ -206,6 +218,15 @@ static bool route_wanted(const char *key, const struct config *c)
 	return false;
 }
 
+static bool has_ipv6(const struct config *c)
+{
+	for (size_t i = 0; i < c->n_pools; i++)
+		for (size_t j = 0; j < c->pools[i].n_addresses; j++)
+			if (!addr_is_v4(&c->pools[i].addresses[j]))
+				return true;
+	return false;
+}
+
 static bool ends_with(const char *s, const char *end)
 {
 	size_t n = strlen(s), m = strlen(end);
@@ -219,6 +240,8 @@ bool hostplan_wanted(const struct host_change *change, const struct config *c)
 
 	if (!strcmp(change->kind, HOST_KIND_ROUTE))
 		return route_wanted(change->key, c);
+	if (!strcmp(change->key, KEY_NONLOCAL6))
+		return has_ipv6(c);
 	if (!strcmp(change->key, KEY_FORWARD) || !strcmp(change->key, KEY_REDIRECTS) ||
 	    ends_with(change->key, ".forwarding")) {
 		for (size_t i = 0; i < c->n_pools; i++)
@@ -364,8 +387,9 @@ static void judge_addrs(const struct host_facts *f, bool set, struct findings *o
 			findings_add(out, id, FINDING_WARN,
 				     "take it off the interface, unless no other machine shares it",
 				     "shared address %s is configured on uplink %s, which answers "
-				     "ARP for it",
-				     text, a->dev);
+				     "%s for it",
+				     text, a->dev,
+				     addr_is_v4(&a->addr) ? "ARP" : "neighbour solicitations");
 		} else {
 			n_good++;
 		}
@@ -374,17 +398,91 @@ static void judge_addrs(const struct host_facts *f, bool set, struct findings *o
 		addr_format(&none->addr, text);
 		snprintf(advice, sizeof(advice), "ip route add local %s dev lo", text);
 		findings_add(out, id, set ? FINDING_WARN : FINDING_ERROR,
-			     set ? "sluiced adds it when it starts" : advice,
+			     set ? "sluiced adds it when it starts or reloads" : advice,
 			     "%zu of %zu shared addresses have no local route, the first is %s",
 			     n_none, f->n_addrs, text);
 	}
 	if (n_good)
 		findings_add(out, id, FINDING_OK, NULL,
 			     "%zu of %zu shared addresses have a local route", n_good, f->n_addrs);
-	if (f->n_addrs6)
-		findings_add(out, "ipv6", FINDING_INFO, NULL,
-			     "%zu IPv6 addresses: this version prepares the host for IPv4 only",
+}
+
+static void judge_nonlocal6(const struct host_facts *f, bool set, struct findings *out)
+{
+	static const char id[] = "sysctl.ip_nonlocal_bind";
+	const struct host_addr *a = nonlocal6(f);
+	char text[ADDR_STRLEN];
+
+	if (!a)
+		findings_add(out, id, FINDING_OK, NULL,
+			     "every IPv6 shared address is one of an interface: " KEY_NONLOCAL6
+			     " is not needed");
+	else if (f->nonlocal_bind6 < 0)
+		findings_add(out, id, FINDING_WARN, NULL, KEY_NONLOCAL6 " can't be read: %s",
+			     strerror(-f->nonlocal_bind6));
+	else if (f->nonlocal_bind6 == 0)
+		findings_add(out, id, set ? FINDING_WARN : FINDING_ERROR,
+			     set ? "sluiced sets it to 1 when it starts"
+				 : "sysctl -w " KEY_NONLOCAL6 "=1",
+			     KEY_NONLOCAL6 " is 0: only programs that set IPV6_FREEBIND can bind "
+					   "%s, a local route is not enough",
+			     addr_format(&a->addr, text));
+	else
+		findings_add(out, id, FINDING_OK, NULL, KEY_NONLOCAL6 " is %d", f->nonlocal_bind6);
+}
+
+/* On some uplinks IPv6 may be off for good reason, but not on all of them. */
+static void judge_uplinks6(const struct host_facts *f, struct findings *out)
+{
+	size_t n_on = 0, n_off = 0;
+	char key[SYSCTL_KEY_LEN], advice[FINDING_TEXT_LEN];
+
+	for (size_t i = 0; i < f->n_uplinks; i++) {
+		n_off += f->uplinks[i].ifindex && f->uplinks[i].disable_ipv6 == 1;
+		n_on += f->uplinks[i].ifindex && f->uplinks[i].disable_ipv6 != 1;
+	}
+	for (size_t i = 0; n_off && i < f->n_uplinks; i++) {
+		const struct host_uplink *u = &f->uplinks[i];
+
+		if (!u->ifindex || u->disable_ipv6 != 1)
+			continue;
+		snprintf(advice, sizeof(advice), "sysctl -w %s=0",
+			 sysctl_conf6_key(u->name, "disable_ipv6", key));
+		findings_add(out, "ipv6", n_on ? FINDING_INFO : FINDING_ERROR, advice,
+			     "IPv6 is disabled on uplink %s: nothing leaves there from an IPv6 "
+			     "shared address",
+			     u->name);
+	}
+	if (!n_on)
+		return;
+	for (size_t i = 0; i < f->n_uplinks; i++)
+		if (f->uplinks[i].default_route6)
+			return;
+	findings_add(out, "uplink.way_out", FINDING_WARN,
+		     "give the host an IPv6 default route out of an uplink, or see that its routes "
+		     "are meant so",
+		     "no IPv6 default route leads out of an uplink");
+}
+
+static void judge_ipv6(const struct host_facts *f, bool set, struct findings *out)
+{
+	static const char id[] = "ipv6";
+
+	if (!f->n_addrs6)
+		return;
+	if (f->nonlocal_bind6 == -ENOENT) {
+		findings_add(out, id, FINDING_ERROR,
+			     "load the module ipv6, or boot without ipv6.disable=1",
+			     "the kernel has no IPv6 here, and %zu shared addresses are IPv6",
 			     f->n_addrs6);
+		return;
+	}
+	if (f->lo_disable_ipv6 == 1)
+		findings_add(out, id, FINDING_ERROR, "sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
+			     "IPv6 is disabled on lo: IPv6 shared addresses can't have local "
+			     "routes");
+	judge_nonlocal6(f, set, out);
+	judge_uplinks6(f, out);
 }
 
 static void judge_clients(const struct host_facts *f, struct findings *out)
@@ -518,6 +616,7 @@ void hostplan_judge(const struct host_facts *f, const struct config *c, struct f
 	judge_inner(f, out);
 	judge_forwarding(f, c->set_sysctls, out);
 	judge_addrs(f, c->set_routes, out);
+	judge_ipv6(f, c->set_sysctls, out);
 	judge_clients(f, out);
 	if (f->port_lo < 0)
 		findings_add(out, "sysctl.port_range", FINDING_WARN, NULL,

@@ -9,6 +9,10 @@
  *   arp_ignore is 0, and puts it into its own ARP requests where arp_announce is not 2. Several
  *   machines share the address, so on an uplink either one moves the neighbours' traffic to the
  *   wrong machine. These two are set before a route is added.
+ * - For IPv6 that route alone lets no socket bind: bind() asks whether the address is one of an interface, unless the socket has IPV6_FREEBIND or
+ *   net.ipv6.ip_nonlocal_bind is 1. So that is set, where a shared address is not one of an interface. Neighbour discovery needs nothing: the kernel
+ *   answers solicitations for addresses of the very interface only, and asks with a link-local source. No route and no address is possible where
+ *   IPv6 is disabled, which is not ours to change.
  * - ip_forward, when a pool has clients.
  * - rp_filter: loose (2) or off (0) always does. Strict (1) drops what arrives on an uplink from
  *   where the route back leads elsewhere. It does no harm on an uplink that the default route leads
@@ -46,6 +50,8 @@ struct host_uplink {
 	unsigned int arptype; /* ARPHRD_ */
 	uint32_t mtu;
 	bool default_route; /* the best default route leads out of it, or does so among others */
+	bool default_route6;
+	int disable_ipv6;
 	int forwarding;
 	struct host_conf rp_filter;
 	struct host_conf arp_ignore;
@@ -62,6 +68,7 @@ enum host_route {
 struct host_addr {
 	struct addr addr;
 	enum host_route route;
+	bool configured;    /* an address of an interface */
 	char dev[IFNAMSIZ]; /* where the route leads, "" without one */
 };
 
@@ -81,6 +88,8 @@ struct host_facts {
 	bool lo_up;
 	bool has_clients;
 	int ip_forward;
+	int lo_disable_ipv6;
+	int nonlocal_bind6; /* net.ipv6.ip_nonlocal_bind; -ENOENT where there is no IPv6 */
 	/*
 	 * Writing ip_forward writes more than that: forwarding of every interface and of "default",
 	 * and accept_redirects of "all", to the opposite. What would not come back by itself is
@@ -94,9 +103,9 @@ struct host_facts {
 	size_t n_uplinks;
 	struct host_inner *inner;
 	size_t n_inner;
-	struct host_addr *addrs; /* the IPv4 ones of all pools, sorted */
+	struct host_addr *addrs; /* of all pools, sorted */
 	size_t n_addrs;
-	size_t n_addrs6; /* IPv6 ones: not prepared for in this version */
+	size_t n_addrs6; /* how many of them are IPv6 */
 	struct host_client *clients;
 	size_t n_clients;
 	int port_lo, port_hi;          /* ip_local_port_range; port_lo -errno when unreadable */
@@ -139,7 +148,7 @@ bool hostplan_wanted(const struct host_change *change, const struct config *c);
  * Say what is right and what is wrong. What sluiced would change by itself when it starts is a
  * warning, what somebody else must change an error. Ids: uplink, uplink.state, uplink.way_out, route.local,
  * route.clients, sysctl.ip_forward, sysctl.rp_filter, sysctl.arp_ignore, sysctl.arp_announce,
- * sysctl.port_range, sysctl.reserved_ports, ipv6.
+ * sysctl.port_range, sysctl.reserved_ports, ipv6, sysctl.ip_nonlocal_bind; the last two only where an address is IPv6.
  */
 void hostplan_judge(const struct host_facts *f, const struct config *c, struct findings *out);
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "methods_lease.h"
+
 #define NS_PER_S      1000000000ULL
 #define FLOWS_AT_ONCE 64  /* read from the table by one call */
 #define FLOWS_IN_VAIN 512 /* looked at without a match before others get a turn */
@@ -60,12 +62,23 @@ static json_t *strings(char *const *v, size_t n)
 	return a;
 }
 
-/* Seconds until a deadline, null without one, never below 0. */
-static json_t *seconds_until(uint64_t at_ns, uint64_t now_ns)
+json_t *methods_seconds_until(uint64_t at_ns, uint64_t now_ns)
 {
 	if (at_ns == SLUICE_NEVER)
 		return json_null();
 	return json_integer(at_ns > now_ns ? (json_int_t)((at_ns - now_ns) / NS_PER_S) : 0);
+}
+
+static json_t *lease_counts(const struct engine *e)
+{
+	struct lessor_stats st = lessor_stats(e->lessor);
+	struct lease_counts n;
+
+	lease_count(lessor_table(e->lessor), NULL, &n);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "active", (json_int_t)n.active,
+			 "cooling", (json_int_t)n.cooling, "granted", (json_int_t)st.granted,
+			 "ended", (json_int_t)st.ended, "refused", (json_int_t)st.refused, "in_use",
+			 (json_int_t)st.in_use, "repaired", (json_int_t)st.repaired);
 }
 
 static int get_status(struct control_call *call, void *data)
@@ -92,18 +105,18 @@ static int get_status(struct control_call *call, void *data)
 	return control_reply(
 		call,
 		json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, "
-			  "s:{s:s, s:i}}",
+			  "s:o, s:{s:s, s:i}}",
 			  "machine", e->config->machine, "version", SLUICE_VERSION, "backend",
 			  "local", "started", control_time(&e->started), "uptime_s",
 			  (json_int_t)((now_ns - e->started_ns) / NS_PER_S), "uplinks", uplinks,
 			  "pools", (json_int_t)e->config->n_pools, "slices_held",
 			  (json_int_t)e->holds.n, "flows", counts((const uint64_t *)e->swept.flows),
-			  "deadline_s", seconds_until(first_ns, now_ns), "last_sweep_s",
+			  "deadline_s", methods_seconds_until(first_ns, now_ns), "last_sweep_s",
 			  e->swept_ns
 				  ? json_integer((json_int_t)((now_ns - e->swept_ns) / NS_PER_S))
 				  : json_null(),
-			  "warnings", strings(e->config->warnings, e->config->n_warnings),
-			  "control", control_stats(m->control), "store", "path",
+			  "warnings", strings(e->config->warnings, e->config->n_warnings), "leases",
+			  lease_counts(e), "control", control_stats(m->control), "store", "path",
 			  e->config->state_dir, "schema", (int)store_defaults().n_migrations));
 }
 
@@ -201,7 +214,7 @@ static int slices_next(void *state, json_t **ret)
 			 "address", addr_format(&h->ports.addr, address), "first", h->ports.first,
 			 "last", h->ports.last, "state", hold_live(h, now_ns) ? "held" : "fenced",
 			 "epoch", (json_int_t)h->epoch, "expires_s",
-			 seconds_until(h->not_after_ns, now_ns), "used", "tcp",
+			 methods_seconds_until(h->not_after_ns, now_ns), "used", "tcp",
 			 (json_int_t)used[SLUICE_TCP], "udp", (json_int_t)used[SLUICE_UDP], "icmp",
 			 (json_int_t)used[SLUICE_ICMP]);
 	return *ret ? 1 : -ENOMEM;
@@ -225,8 +238,7 @@ static const struct control_rows pool_rows = { "pools", pools_next, free };
 static const struct control_rows slice_rows = { "slices", slices_next, free };
 static const struct control_rows drop_rows = { "drops", drops_next, free };
 
-/* 0 when the pool exists or none is named; 1 when the call has been answered with NoSuchPool. */
-static int check_pool(struct control_call *call, const struct engine *e, const char *pool)
+int methods_check_pool(struct control_call *call, const struct engine *e, const char *pool)
 {
 	for (size_t i = 0; pool && i < e->config->n_pools; i++)
 		if (!strcmp(e->config->pools[i].name, pool))
@@ -248,7 +260,7 @@ static int list_slices(struct control_call *call, void *data)
 	const char *pool = NULL;
 	struct rows *r;
 
-	if (control_param_str(call, "pool", &pool) < 0 || check_pool(call, m->engine, pool))
+	if (control_param_str(call, "pool", &pool) < 0 || methods_check_pool(call, m->engine, pool))
 		return 0;
 	r = rows_new(m->engine);
 	if (r && pool)
@@ -359,7 +371,7 @@ static int list_flows(struct control_call *call, void *data)
 	    control_param_str(call, "proto", &proto) < 0 ||
 	    control_param_str(call, "client", &client) < 0 ||
 	    control_param_int(call, "port", 1, 65535, &port) < 0 ||
-	    check_pool(call, m->engine, pool))
+	    methods_check_pool(call, m->engine, pool))
 		return 0;
 	if (pool)
 		want.pool_row = plan_pool_row(m->engine->plan, pool);
@@ -399,11 +411,35 @@ static int reload(struct control_call *call, void *data)
 }
 
 const struct control_method methods_table[] = {
-	{ .name = "GetStatus", .fn = get_status },
-	{ .name = "ListPools", .fn = list_pools },
-	{ .name = "ListSlices", .fn = list_slices, .params = "pool" },
+	{ .name = "GetStatus", .fn = get_status, .flags = CONTROL_ANY },
+	{ .name = "ListPools", .fn = list_pools, .flags = CONTROL_ANY },
+	{ .name = "ListSlices", .fn = list_slices, .params = "pool", .flags = CONTROL_ANY },
 	{ .name = "ListFlows", .fn = list_flows, .params = "pool proto client port" },
-	{ .name = "ListDrops", .fn = list_drops },
+	{ .name = "ListDrops", .fn = list_drops, .flags = CONTROL_ANY },
+	{ .name = "Acquire",
+	  .fn = methods_acquire,
+	  .params =
+		  "pool tags address proto exclusive port ports leases align parity ttl until pid "
+		  "name labels" },
+	{ .name = "Renew", .fn = methods_renew, .params = "id ttl" },
+	{ .name = "Release", .fn = methods_release, .params = "id ids" },
+	{ .name = "Open", .fn = methods_open, .params = "id proto port listen nonblock reuseport" },
+	{ .name = "Register", .fn = methods_register, .params = "id", .flags = CONTROL_FD },
+	{ .name = "Exec",
+	  .fn = methods_exec,
+	  .params = "pool tags address exclusive ports name id" },
+	{ .name = "ListLeases",
+	  .fn = methods_list_leases,
+	  .params = "pool proto port uid state id",
+	  .flags = CONTROL_ANY },
+	{ .name = "ListSockets",
+	  .fn = methods_list_sockets,
+	  .params = "pool proto port",
+	  .flags = CONTROL_ANY },
+	{ .name = "Who",
+	  .fn = methods_who,
+	  .params = "address port proto at",
+	  .flags = CONTROL_ANY },
 	{ .name = "Monitor", .fn = control_monitor },
 	{ .name = "Reload", .fn = reload, .flags = CONTROL_ROOT },
 };

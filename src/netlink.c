@@ -225,6 +225,7 @@ struct walk {
 	netlink_route_fn *route;
 	netlink_chain_fn *chain;
 	void *arg;
+	int family;
 	uint32_t table;
 };
 
@@ -277,19 +278,24 @@ static int walk_route(void *arg, struct nlmsghdr *nlh)
 	const struct rtmsg *rtm = nlmsg_data(nlh);
 	struct nlattr *tb[RTA_MAX + 1];
 	struct netlink_route route = { 0 };
-	uint32_t dst = 0;
+	size_t dst_len = rtm->rtm_family == AF_INET ? 4 : 16;
 
 	if (nlh->nlmsg_type != RTM_NEWROUTE ||
 	    nlmsg_parse(nlh, sizeof(*rtm), tb, RTA_MAX, policy) < 0)
 		return 0;
-	if (rtm->rtm_family != AF_INET || rtm->rtm_flags & RTM_F_CLONED || rtm->rtm_dst_len > 32)
+	if (rtm->rtm_family != w->family || rtm->rtm_flags & RTM_F_CLONED ||
+	    rtm->rtm_dst_len > dst_len * 8)
 		return 0;
 	route.table = tb[RTA_TABLE] ? nla_get_u32(tb[RTA_TABLE]) : rtm->rtm_table;
 	if (w->table && route.table != w->table)
 		return 0;
+	if (tb[RTA_DST] && (size_t)nla_len(tb[RTA_DST]) < dst_len)
+		return 0;
+	if (rtm->rtm_family == AF_INET)
+		route.dst = (struct prefix){ .addr = addr_from_v4(0), .len = V4_BITS };
 	if (tb[RTA_DST])
-		memcpy(&dst, nla_data(tb[RTA_DST]), sizeof(dst));
-	route.dst = (struct prefix){ .addr = addr_from_v4(dst), .len = V4_BITS + rtm->rtm_dst_len };
+		memcpy(route.dst.addr.b + 16 - dst_len, nla_data(tb[RTA_DST]), dst_len);
+	route.dst.len += rtm->rtm_dst_len;
 	route.type = rtm->rtm_type;
 	route.protocol = rtm->rtm_protocol;
 	route.priority = tb[RTA_PRIORITY] ? nla_get_u32(tb[RTA_PRIORITY]) : 0;
@@ -300,10 +306,10 @@ static int walk_route(void *arg, struct nlmsghdr *nlh)
 	return w->route(w->arg, &route);
 }
 
-int netlink_routes(struct netlink *nl, uint32_t table, netlink_route_fn *fn, void *arg)
+static int routes(struct netlink *nl, int family, uint32_t table, netlink_route_fn *fn, void *arg)
 {
-	struct rtmsg rtm = { .rtm_family = AF_INET };
-	struct walk w = { .route = fn, .arg = arg, .table = table };
+	struct rtmsg rtm = { .rtm_family = (unsigned char)family };
+	struct walk w = { .route = fn, .arg = arg, .family = family, .table = table };
 	struct nl_msg *msg = request_new(RTM_GETROUTE, NLM_F_DUMP, &rtm, sizeof(rtm));
 
 	if (!msg)
@@ -319,10 +325,25 @@ int netlink_routes(struct netlink *nl, uint32_t table, netlink_route_fn *fn, voi
 	return table && r == -ENOENT ? 0 : r;
 }
 
+int netlink_routes(struct netlink *nl, uint32_t table, netlink_route_fn *fn, void *arg)
+{
+	return routes(nl, AF_INET, table, fn, arg);
+}
+
+int netlink_routes6(struct netlink *nl, uint32_t table, netlink_route_fn *fn, void *arg)
+{
+	int r = routes(nl, AF_INET6, table, fn, arg);
+
+	return r == -EAFNOSUPPORT || r == -EOPNOTSUPP ? 0 : r;
+}
+
 static struct nl_addr *nl_addr_new(const struct addr *a)
 {
-	uint32_t be = addr_v4(a);
+	uint32_t be;
 
+	if (!addr_is_v4(a))
+		return nl_addr_build(AF_INET6, a->b, sizeof(a->b));
+	be = addr_v4(a);
 	return nl_addr_build(AF_INET, &be, sizeof(be));
 }
 
@@ -334,7 +355,7 @@ static int local_route_new(const struct addr *a, struct rtnl_route **ret)
 	bool fine = route && nh && dst;
 
 	if (fine) {
-		rtnl_route_set_family(route, AF_INET);
+		rtnl_route_set_family(route, (uint8_t)nl_addr_get_family(dst));
 		rtnl_route_set_table(route, RT_TABLE_LOCAL);
 		rtnl_route_set_type(route, RTN_LOCAL);
 		rtnl_route_set_scope(route, RT_SCOPE_HOST);
@@ -360,8 +381,6 @@ static int local_route_request(struct netlink *nl, const struct addr *a, bool ad
 	struct rtnl_route *route;
 	struct nl_msg *msg;
 
-	if (!addr_is_v4(a))
-		return -EAFNOSUPPORT;
 	int r = local_route_new(a, &route);
 
 	if (r < 0)

@@ -54,11 +54,15 @@ struct netlink_route {
 	size_t n_oifs; /* further next hops are left out */
 };
 
-/* The IPv4 routes of one table (RT_TABLE_), or of all of them when it is 0. */
+/* The IPv4 routes of one table (RT_TABLE_), or of all of them when it is 0; the IPv6 routes. Where the kernel has no IPv6 there are none. */
 typedef int netlink_route_fn(void *arg, const struct netlink_route *r);
 int netlink_routes(struct netlink *nl, uint32_t table, netlink_route_fn *fn, void *arg);
+int netlink_routes6(struct netlink *nl, uint32_t table, netlink_route_fn *fn, void *arg);
 
-/* Add or remove a `local` route of ours on lo. -EEXIST and -ESRCH say that there is nothing to do. IPv4 only. */
+/*
+ * Add or remove a `local` route of ours on lo. -EEXIST and -ESRCH say that there is nothing to do. For IPv6, adding takes a lo that is up (-ENETDOWN) and on
+ * which IPv6 is not disabled (-EACCES).
+ */
 int netlink_local_add(struct netlink *nl, const struct addr *a);
 int netlink_local_rm(struct netlink *nl, const struct addr *a);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define SLICE_PORTS_ALL 65536u
+#define PLAN_V4_BITS    96 /* what a v4-mapped address has in front */
 
 /* RFC 4787 REQ-5, RFC 5382 REQ-5, RFC 5508 REQ-2, RFC 7857 2. */
 static const struct sluice_timers timers_default = {
@@ -367,7 +368,9 @@ static void blocks_mark(uint64_t *map, const struct sluice_slice *s)
 {
 	uint32_t n = plan_block_rows((uint32_t)s->last - s->first + 1);
 
-	assert(s->block_base + n <= SLUICE_MAX_BLOCKS);
+	/* What sluice_port_flows_row() counts on. */
+	static_assert(SLUICE_L4_MAX == 3 && SLUICE_MAX_BLOCKS % 3 == 0, "three protocols");
+	assert(s->block_base + n <= SLUICE_MAX_BLOCKS && s->block_base % SLUICE_L4_MAX == 0);
 	bits_set(map, s->block_base, n);
 }
 
@@ -480,6 +483,41 @@ static struct plan_prefix prefix_entry(uint32_t pool, const struct prefix *p, ui
 	return e;
 }
 
+static const struct addr v4_mapped = { .b = { [10] = 0xff, [11] = 0xff } };
+
+/* To the map IPv4 is a part of IPv6, ::ffff:0:0/96. A prefix of IPv6 that holds that part must leave it out. */
+static bool prefix_holds_v4(const struct prefix *p)
+{
+	unsigned bit;
+
+	for (bit = 0; bit < p->len && bit < PLAN_V4_BITS; bit++)
+		if ((p->addr.b[bit / 8] ^ v4_mapped.b[bit / 8]) >> (7 - bit % 8) & 1)
+			return false;
+	return p->len < PLAN_V4_BITS;
+}
+
+/* The entries for a prefix: itself, or what is left of it without IPv4: its other halves, all the way down. Returns how many; to NULL: only that. */
+static size_t prefix_entries(struct plan_prefix *to, uint32_t pool, const struct prefix *p)
+{
+	size_t n = 0;
+
+	if (!prefix_holds_v4(p)) {
+		if (to)
+			*to = prefix_entry(pool, p, 1);
+		return 1;
+	}
+	for (unsigned bit = p->len; bit < PLAN_V4_BITS; bit++, n++) {
+		struct prefix half = { .len = (uint8_t)(bit + 1) };
+
+		for (unsigned i = 0; i <= bit; i++)
+			half.addr.b[i / 8] |= v4_mapped.b[i / 8] & 0x80 >> i % 8;
+		half.addr.b[bit / 8] ^= 0x80 >> bit % 8;
+		if (to)
+			to[n] = prefix_entry(pool, &half, 1);
+	}
+	return n;
+}
+
 /* Sort, and drop what stands there twice. */
 static size_t prefixes_settle(struct plan_prefix *list, size_t n)
 {
@@ -500,7 +538,8 @@ static int build_prefixes(struct build *b, struct errtext *err)
 
 	for (size_t i = 0; i < b->config->n_pools; i++) {
 		n_clients += b->config->pools[i].n_clients;
-		n_no_nat += b->config->pools[i].n_no_nat;
+		for (size_t j = 0; j < b->config->pools[i].n_no_nat; j++)
+			n_no_nat += prefix_entries(NULL, 0, &b->config->pools[i].no_nat[j]);
 	}
 	p->clients = calloc(n_clients ? n_clients : 1, sizeof(*p->clients));
 	p->no_nat = calloc(n_no_nat ? n_no_nat : 1, sizeof(*p->no_nat));
@@ -515,7 +554,8 @@ static int build_prefixes(struct build *b, struct errtext *err)
 			p->clients[p->n_clients++] =
 				prefix_entry(0, &pool->clients[j], (uint32_t)row);
 		for (size_t j = 0; j < pool->n_no_nat; j++)
-			p->no_nat[p->n_no_nat++] = prefix_entry((uint32_t)row, &pool->no_nat[j], 1);
+			p->n_no_nat += prefix_entries(&p->no_nat[p->n_no_nat], (uint32_t)row,
+						      &pool->no_nat[j]);
 	}
 	p->n_clients = prefixes_settle(p->clients, p->n_clients);
 	p->n_no_nat = prefixes_settle(p->no_nat, p->n_no_nat);

@@ -12,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "control.h"
 #include "engine.h"
 #include "events.h"
@@ -22,16 +24,19 @@
 #include "host.h"
 #include "log.h"
 #include "methods.h"
+#include "methods_lease.h"
 
 #define EXIT_USAGE  1
 #define EXIT_FAILED 2
 #define NS_PER_MS   1000000ULL
+#define FILES_MAX   65536
 
 enum source {
 	SOURCE_SIGNAL,
 	SOURCE_CONTROL,
 	SOURCE_LINKS,
 	SOURCE_EVENTS,
+	SOURCE_ENDED,
 };
 
 enum outcome {
@@ -58,6 +63,15 @@ static void on_note(void *arg, int priority, const char *event, const char *text
 	log_msg(priority, "%s", text);
 	if (d && d->control && control_monitored(d->control))
 		control_publish(d->control, json_pack("{s:s, s:s}", "event", event, "text", text));
+}
+
+/* A lease changed. */
+static void on_lease(void *arg, enum lease_verb verb, const struct lease *lease)
+{
+	const struct daemon *d = arg;
+
+	if (d->control && control_monitored(d->control))
+		control_publish(d->control, methods_lease_event(d->engine->lessor, verb, lease));
 }
 
 static int reload(void *arg, struct errtext *err)
@@ -106,6 +120,36 @@ static int drop_capabilities(void)
 	return capng_apply(CAPNG_SELECT_BOTH) < 0 ? -EPERM : 0;
 }
 
+/*
+ * Make the control group of "exec", while we may: the root of cgroup2 is read-only for whoever lacks CAP_DAC_OVERRIDE, what is below our own group is not. What
+ * goes wrong here is told by the engine, which meets it again.
+ */
+static void prepare_cgroup(const char *config_path)
+{
+	struct cgroups *cgroups = NULL;
+	struct config *c = NULL;
+	struct errtext err;
+
+	if (!config_load(config_path, &c, &err))
+		cgroups_open(c->leases.cgroup, &cgroups, &err);
+	cgroups_close(cgroups);
+	config_free(c);
+}
+
+/*
+ * A descriptor for each client, for each process that holds a lease, and for what clients send along: the usual 1024 are few. At the limit the kernel would drop descriptors that
+ * clients send inside our recvmsg(), and closing them there can block.
+ */
+static void prepare_files(void)
+{
+	struct rlimit lim = { FILES_MAX, FILES_MAX };
+
+	if (setrlimit(RLIMIT_NOFILE, &lim) == 0 || getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return;
+	lim.rlim_cur = lim.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &lim);
+}
+
 static void stop(struct daemon *d)
 {
 	/* Listings hold cursors into the data plane: the socket goes first. */
@@ -123,6 +167,7 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 {
 	struct control_options co = {
 		.interface = "io.sluice",
+		.open = true,
 		.description = control_io_sluice,
 		.methods = methods_table,
 		.n_methods = methods_table_len,
@@ -149,7 +194,8 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 	if ((ret = watch(d, d->signal_fd, SOURCE_SIGNAL)) < 0 ||
 	    (ret = watch(d, control_fd(d->control), SOURCE_CONTROL)) < 0 ||
 	    (ret = watch(d, engine_links_fd(d->engine), SOURCE_LINKS)) < 0 ||
-	    (ret = watch(d, dp_events_fd(d->engine->dp), SOURCE_EVENTS)) < 0)
+	    (ret = watch(d, dp_events_fd(d->engine->dp), SOURCE_EVENTS)) < 0 ||
+	    (ret = watch(d, lessor_fd(d->engine->lessor), SOURCE_ENDED)) < 0)
 		return errtext_set(err, -ret, "epoll_ctl: %s", strerror(-ret));
 	FAULT_POINT("sluiced.started");
 	log_notice("sluiced %s on machine %s: %zu slices held, control socket %s", SLUICE_VERSION,
@@ -192,8 +238,25 @@ static int handle(struct daemon *d, enum source source, struct errtext *err)
 		if (ret < 0)
 			errtext_set(err, -ret, "event ring: %s", strerror(-ret));
 		break;
+	case SOURCE_ENDED:
+		lessor_ended(d->engine->lessor);
+		break;
 	}
 	return ret;
+}
+
+/*
+ * What the turn did to leases goes to the disk in one transaction, and then the answers leave. If it can't be stored, nothing has happened, and the callers are told so.
+ */
+static int settle(struct daemon *d, struct errtext *err)
+{
+	int ret = engine_commit(d->engine, err);
+
+	if (ret < 0 && ret != -EIO)
+		on_note(d, LOG_ERR, "store", err->s);
+	if (control_holding(d->control))
+		control_settle(d->control, ret == 0, err->s);
+	return ret == -EIO ? ret : 0;
 }
 
 /* Until told to stop, or until something is wrong that only a new start mends. */
@@ -215,6 +278,8 @@ static enum outcome run(struct daemon *d, struct errtext *err)
 		for (int i = 0; i < n && d->outcome == GO_ON; i++)
 			if (handle(d, evs[i].data.u32, err) < 0)
 				return RESTART;
+		if (settle(d, err) < 0)
+			return RESTART;
 	}
 	return d->outcome;
 }
@@ -241,8 +306,11 @@ static int daemon_main(const struct engine_opts *base)
 	}
 	opts.note = on_note;
 	opts.note_arg = &d;
+	opts.tell = on_lease;
 	opts.judge = judge;
 	opts.judge_arg = &d;
+	prepare_cgroup(opts.config_path);
+	prepare_files();
 	if (drop_capabilities() < 0)
 		log_warn("capabilities could not be dropped");
 	do {

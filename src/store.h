@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The store: STATE_DIR/sluice.db, an SQLite database (WAL, synchronous FULL). What a call has returned 0 for is on the disk.
- * SQLite appears in store.c and nowhere else. One process at a time: STATE_DIR/lock is held by flock() while a store is open.
+ * SQLite appears in store*.c and nowhere else. One process at a time: STATE_DIR/lock is held by flock() while a store is open.
  *
  * A store that can't be trusted is refused and left as it is, never written to. The errors of store_open(), each with a text:
  *
@@ -28,12 +28,14 @@
 
 #include "errtext.h"
 #include "hold.h"
+#include "lease.h"
 
 struct store;
 
 /*
  * Open the store in dir, creating both (0700, 0600) where they are missing; the parent of dir must exist. machine owns a
- * new store, and must be the owner of an old one. Deadlines from before the last boot are set to 0: they count another clock.
+ * new store, and must be the owner of an old one. Deadlines from before the last boot are set to 0: they count another clock;
+ * leases from before it end, with LEASE_WHY_REBOOT: their processes are gone.
  */
 int store_open(const char *dir, const char *machine, struct store **ret, struct errtext *err);
 void store_close(struct store *s); /* NULL is fine */
@@ -48,13 +50,49 @@ int store_load_holds(struct store *s, struct hold_table *ret, uint32_t *ret_next
 struct store_batch {
 	const struct hold_changes *holds; /* NULL: none */
 	int64_t now_ms;                   /* UTC, for the records of who held what when */
+	/* The lease table's journal. What it grants has rising ids, from the counter that the store has to below next_lease. */
+	const struct lease_change *leases;
+	size_t n_leases;
+	uint64_t next_lease; /* the counter afterwards; 0: as it was. It never goes back. */
 };
 
 /*
  * Returns 0 when the batch is on the disk (at once when it changes nothing). -ESTALE: the change set was not computed from
- * what the store holds, or its epochs were given out before.
+ * what the store holds, or its epochs or lease ids were given out before.
  */
 int store_commit(struct store *s, const struct store_batch *b, struct errtext *err);
+
+/*
+ * The leases: every active one, then those that ended at cooling_since_ms (UTC) or later, as COOLING, cool_ns 0, the latest
+ * grant first: of records that share a port (the cool-down was shorter once) the first one counts. fn is called for each, with
+ * one that is its own only for the call; it returns 0, or -errno to stop. When opening has ended leases because the machine
+ * was started anew, they come as COOLING whatever cooling_since_ms is. *ret_next: the first id that was never given out.
+ */
+int store_load_leases(struct store *s, int64_t cooling_since_ms,
+		      int (*fn)(const struct lease *l, void *arg), void *arg, uint64_t *ret_next,
+		      struct errtext *err);
+
+/*
+ * Who had this port (host order)? Calls fn for every record of a lease or of a hold that covers the port, what began latest
+ * first; those that began after at_ms or ended before it are left out (at_ms 0: all). protos, of leases: any of these (0: all). At
+ * most max records. fn must not use the store; it returns 0 to go on, -errno to stop. 0, fn's -errno, or what went wrong.
+ */
+struct store_record {
+	const struct lease *lease; /* NULL: a hold */
+	const struct hold *hold;   /* NULL: a lease */
+	int64_t began_ms;
+	int64_t ended_ms; /* 0: goes on */
+	const char *why;  /* "" while it goes on */
+};
+int store_who(struct store *s, const struct addr *a, uint16_t port, uint8_t protos, int64_t at_ms,
+	      size_t max, int (*fn)(const struct store_record *r, void *arg), void *arg,
+	      struct errtext *err);
+
+/*
+ * Forget records of leases that ended before before_ms (UTC), and the oldest beyond lease_log_max; a bounded number a call. 1 when
+ * there may be more: call again, with other work in between. 0 when all is looked at. -errno.
+ */
+int store_lease_trim(struct store *s, int64_t before_ms, struct errtext *err);
 
 /*
  * What sluiced has changed on this host, for --teardown: kind and key name the thing ("sysctl", "net.ipv4.ip_forward"),
@@ -80,8 +118,9 @@ void store_host_free(struct store_host *list, size_t n);
 struct store_options {
 	const char *const *migrations; /* [i] is the SQL that leads from schema i to i + 1 */
 	size_t n_migrations;           /* = the newest schema */
-	const char *vfs;  /* SQLite's name of the file system layer; NULL: the default */
-	uint32_t log_max; /* records of ended holds that are kept, the oldest go */
+	const char *vfs;        /* SQLite's name of the file system layer; NULL: the default */
+	uint32_t log_max;       /* records of ended holds that are kept, the oldest go */
+	uint32_t lease_log_max; /* likewise of leases */
 	uint32_t busy_ms; /* how long a write waits for another process (sqlite3 on the file) */
 };
 

@@ -35,6 +35,42 @@ static const char *const stmt_sql[STMT_MAX] = {
 			  " ON CONFLICT (kind, key) DO UPDATE SET now = excluded.now",
 	[STMT_HOST_RM] = "DELETE FROM host_change WHERE kind = ?1 AND key = ?2",
 	[STMT_HOST_LIST] = "SELECT kind, key, was, now FROM host_change ORDER BY seq DESC",
+	[STMT_NEXT_LEASE_SET] = "UPDATE meta SET next_lease = ?1",
+	[STMT_LEASE_ADD] =
+		"INSERT INTO lease (id, " LEASE_FIELDS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
+		" ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+	[STMT_LEASE_RENEW] = "UPDATE lease SET ttl_s = ?2, expires_ns = ?3 WHERE id = ?1",
+	[STMT_LEASE_RM] = "DELETE FROM lease WHERE id = ?1",
+	[STMT_LEASE_LOG] =
+		"INSERT INTO lease_log (id, " LEASE_FIELDS ", ended_ms, why) VALUES (?1, ?2,"
+		" ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,"
+		" ?18, ?19, ?20)",
+	[STMT_LEASES] = "SELECT id, " LEASE_FIELDS ", NULL, NULL FROM lease ORDER BY id",
+	[STMT_COOLING] = "SELECT id, " LEASE_FIELDS ", ended_ms, why FROM lease_log WHERE"
+			 " ended_ms >= ?1 OR ended_ms = ?2 AND why = ?3 ORDER BY id DESC",
+	[STMT_TRIM_LOOK] =
+		"SELECT max(id), count(*), min(created_ms >= ?2), sum(ended_ms < ?2) FROM"
+		" (SELECT id, created_ms, ended_ms FROM lease_log WHERE id > ?1"
+		" ORDER BY id LIMIT ?3)",
+	[STMT_TRIM_OLD] = "DELETE FROM lease_log WHERE id > ?1 AND id <= ?2 AND ended_ms < ?3",
+	[STMT_TRIM_FIRST] = "DELETE FROM lease_log WHERE id IN"
+			    " (SELECT id FROM lease_log ORDER BY id LIMIT ?1)",
+	[STMT_WHO_ACTIVE] = "SELECT id, " LEASE_FIELDS ", NULL, NULL FROM lease WHERE"
+			    " addr = ?1 AND first <= ?2 AND last >= ?2"
+			    " AND (?3 = 0 OR created_ms <= ?3) ORDER BY id DESC",
+	[STMT_WHO_PART] = "SELECT max(id) FROM lease_log WHERE id < ?1",
+	/* Of one part of the index. Each of the three is a search in it. */
+	[STMT_WHO_LOG] = "SELECT id, " LEASE_FIELDS ", ended_ms, why FROM lease_log WHERE"
+			 " (" LEASE_PLACE " = ?4 OR " LEASE_PLACE " BETWEEN ?5 AND ?6"
+			 " OR " LEASE_PLACE " BETWEEN ?7 AND ?8)"
+			 " AND addr = ?1 AND first <= ?2 AND last >= ?2"
+			 " AND (?3 = 0 OR created_ms <= ?3 AND ended_ms >= ?3) ORDER BY id DESC",
+	[STMT_WHO_HOLDS] =
+		"SELECT l.addr, l.first, l.last, l.pool, l.epoch, h.not_after_ns, l.began_ms,"
+		" l.ended_ms, l.why FROM hold_log l LEFT JOIN hold h USING (epoch) WHERE"
+		" l.addr = ?1 AND l.first <= ?2 AND l.last >= ?2 AND (?3 = 0 OR"
+		" l.began_ms <= ?3 AND coalesce(l.ended_ms, ?3) >= ?3)"
+		" ORDER BY l.began_ms DESC, l.epoch DESC",
 };
 
 /* ---- errors ---- */
@@ -102,7 +138,7 @@ int store_fail(struct store *s, int rc, const char *what, struct errtext *err)
 			   store_advice(e));
 }
 
-static int store_usable(struct store *s, struct errtext *err)
+int store_usable(struct store *s, struct errtext *err)
 {
 	if (!s->broken)
 		return 0;
@@ -116,28 +152,16 @@ bool store_must_reopen(const struct store *s)
 
 /* ---- statements ---- */
 
-struct value {
-	enum { VALUE_NULL, VALUE_INT, VALUE_TEXT, VALUE_ADDR } type;
-	int64_t i;
-	const void *p;
-};
-
-#define V_INT(v)  ((struct value){ VALUE_INT, .i = (int64_t)(v) })
-#define V_TEXT(v) ((struct value){ (v) ? VALUE_TEXT : VALUE_NULL, .p = (v) })
-#define V_ADDR(v) ((struct value){ VALUE_ADDR, .p = (v) })
-
-static struct value value_deadline(uint64_t ns)
+struct value store_deadline(uint64_t ns)
 {
 	if (ns == SLUICE_NEVER)
 		return (struct value){ VALUE_NULL };
 	return V_INT(ns > INT64_MAX ? INT64_MAX : ns);
 }
 
-/* Bind, step once, reset. Returns SQLITE_OK or what went wrong. */
-static int stmt_exec(struct store *s, enum store_stmt which, const struct value *v, int n)
+int store_bind(sqlite3_stmt *st, const struct value *v, int n)
 {
-	sqlite3_stmt *st = s->stmt[which];
-	int rc = SQLITE_OK, reset;
+	int rc = SQLITE_OK;
 
 	for (int i = 0; i < n && rc == SQLITE_OK; i++) {
 		switch (v[i].type) {
@@ -156,6 +180,14 @@ static int stmt_exec(struct store *s, enum store_stmt which, const struct value 
 			break;
 		}
 	}
+	return rc;
+}
+
+int store_exec(struct store *s, enum store_stmt which, const struct value *v, int n)
+{
+	sqlite3_stmt *st = s->stmt[which];
+	int rc = store_bind(st, v, n), reset;
+
 	if (rc == SQLITE_OK)
 		rc = sqlite3_step(st);
 	reset = sqlite3_reset(st);
@@ -163,13 +195,9 @@ static int stmt_exec(struct store *s, enum store_stmt which, const struct value 
 	return rc == SQLITE_DONE || rc == SQLITE_ROW ? reset : rc;
 }
 
-#define EXEC(s, which, ...)                                        \
-	stmt_exec(s, which, (const struct value[]){ __VA_ARGS__ }, \
-		  sizeof((const struct value[]){ __VA_ARGS__ }) / sizeof(struct value))
-
 /* ---- transactions ---- */
 
-static int tx_begin(struct store *s, struct errtext *err)
+int store_tx_begin(struct store *s, struct errtext *err)
 {
 	int rc, r = store_usable(s, err);
 
@@ -180,8 +208,7 @@ static int tx_begin(struct store *s, struct errtext *err)
 	return rc == SQLITE_OK ? 0 : store_fail(s, rc, "begin", err);
 }
 
-/* Commit if r is 0, else roll back. Returns r or why the commit failed. */
-static int tx_end(struct store *s, int r, struct errtext *err)
+int store_tx_end(struct store *s, int r, struct errtext *err)
 {
 	int rc;
 
@@ -220,7 +247,7 @@ static int stale(struct store *s, const struct hold *h, const char *what, struct
 static int exec_one(struct store *s, enum store_stmt which, const struct hold *h,
 		    const struct value *v, int n, struct errtext *err)
 {
-	int rc = stmt_exec(s, which, v, n);
+	int rc = store_exec(s, which, v, n);
 
 	if ((rc & 0xff) == SQLITE_CONSTRAINT)
 		return stale(s, h, "has already what should begin:", err);
@@ -231,9 +258,7 @@ static int exec_one(struct store *s, enum store_stmt which, const struct hold *h
 	return 0;
 }
 
-#define EXEC_ONE(s, which, h, err, ...)                              \
-	exec_one(s, which, h, (const struct value[]){ __VA_ARGS__ }, \
-		 sizeof((const struct value[]){ __VA_ARGS__ }) / sizeof(struct value), err)
+#define EXEC_ONE(s, which, h, err, ...) exec_one(s, which, h, VALUES(__VA_ARGS__), err)
 
 static int hold_write(struct store *s, const struct hold_change *c, int64_t now_ms,
 		      struct errtext *err)
@@ -250,10 +275,10 @@ static int hold_write(struct store *s, const struct hold_change *c, int64_t now_
 			return r;
 		return EXEC_ONE(s, STMT_HOLD_ADD, h, err, V_TEXT(h->pool), V_ADDR(&h->ports.addr),
 				V_INT(h->ports.first), V_INT(h->ports.last), V_INT(h->epoch),
-				value_deadline(h->not_after_ns));
+				store_deadline(h->not_after_ns));
 	case HOLD_RENEW:
 		return EXEC_ONE(s, STMT_HOLD_RENEW, h, err, V_INT(h->epoch),
-				value_deadline(h->not_after_ns));
+				store_deadline(h->not_after_ns));
 	case HOLD_END:
 		r = EXEC_ONE(s, STMT_HOLD_RM, h, err, V_INT(h->epoch));
 		if (r)
@@ -296,18 +321,25 @@ static int holds_write(struct store *s, const struct hold_changes *c, int64_t no
 
 int store_commit(struct store *s, const struct store_batch *b, struct errtext *err)
 {
-	int r;
+	bool holds = b->holds && !hold_changes_empty(b->holds), leases = store_leases_changed(s, b);
+	int r = store_usable(s, err);
 
-	if (!b->holds || hold_changes_empty(b->holds))
-		return store_usable(s, err);
-	r = tx_begin(s, err);
+	if (r || (!holds && !leases))
+		return r;
+	r = store_tx_begin(s, err);
 	if (r)
 		return r;
-	return tx_end(s, holds_write(s, b->holds, b->now_ms, err), err);
+	if (holds)
+		r = holds_write(s, b->holds, b->now_ms, err);
+	if (!r && leases)
+		r = store_leases_write(s, b, err);
+	r = store_tx_end(s, r, err);
+	if (!r && leases)
+		store_leases_written(s, b);
+	return r;
 }
 
-/* One row of STMT_HOLDS. False when it is no hold. */
-static bool hold_read(sqlite3_stmt *st, struct hold *ret)
+bool store_hold_read(sqlite3_stmt *st, struct hold *ret)
 {
 	const void *addr = sqlite3_column_blob(st, 0);
 	const char *pool = (const char *)sqlite3_column_text(st, 3);
@@ -346,7 +378,7 @@ static int holds_read(struct store *s, struct hold **ret, size_t *ret_n)
 			}
 			rows = more;
 		}
-		if (!hold_read(st, &rows[n++])) {
+		if (!store_hold_read(st, &rows[n++])) {
 			rc = sqlite3_errcode(s->db) == SQLITE_NOMEM ? SQLITE_NOMEM : SQLITE_CORRUPT;
 			break;
 		}
@@ -405,30 +437,26 @@ int store_load_holds(struct store *s, struct hold_table *ret, uint32_t *ret_next
 
 /* ---- changes of the host ---- */
 
-#define EXEC(s, which, ...)                                        \
-	stmt_exec(s, which, (const struct value[]){ __VA_ARGS__ }, \
-		  sizeof((const struct value[]){ __VA_ARGS__ }) / sizeof(struct value))
-
 int store_host_add(struct store *s, const struct store_host *list, size_t n, struct errtext *err)
 {
-	int rc = SQLITE_OK, r = tx_begin(s, err);
+	int rc = SQLITE_OK, r = store_tx_begin(s, err);
 
 	if (r)
 		return r;
 	for (size_t i = 0; i < n && rc == SQLITE_OK; i++)
 		rc = EXEC(s, STMT_HOST_ADD, V_TEXT(list[i].kind), V_TEXT(list[i].key),
 			  V_TEXT(list[i].was), V_TEXT(list[i].now));
-	return tx_end(s, rc == SQLITE_OK ? 0 : store_fail(s, rc, "write", err), err);
+	return store_tx_end(s, rc == SQLITE_OK ? 0 : store_fail(s, rc, "write", err), err);
 }
 
 int store_host_rm(struct store *s, const char *kind, const char *key, struct errtext *err)
 {
-	int rc, r = tx_begin(s, err);
+	int rc, r = store_tx_begin(s, err);
 
 	if (r)
 		return r;
 	rc = EXEC(s, STMT_HOST_RM, V_TEXT(kind), V_TEXT(key));
-	return tx_end(s, rc == SQLITE_OK ? 0 : store_fail(s, rc, "write", err), err);
+	return store_tx_end(s, rc == SQLITE_OK ? 0 : store_fail(s, rc, "write", err), err);
 }
 
 /* A column's text as a new string; NULL for SQL's NULL. */

@@ -12,9 +12,10 @@
 #define SYSCTL_ROOT     "/proc/sys/"
 #define SYSCTL_PATH_LEN (sizeof(SYSCTL_ROOT) + SYSCTL_KEY_LEN)
 
-const char *sysctl_conf_key(const char *ifname, const char *name, char buf[SYSCTL_KEY_LEN])
+static const char *conf_key(const char *above, const char *ifname, const char *name,
+			    char buf[SYSCTL_KEY_LEN])
 {
-	int at = snprintf(buf, SYSCTL_KEY_LEN, "net.ipv4.conf.");
+	int at = snprintf(buf, SYSCTL_KEY_LEN, "%s", above);
 	int end = at + snprintf(buf + at, SYSCTL_KEY_LEN - at, "%s", ifname);
 
 	for (int i = at; i < end && i < SYSCTL_KEY_LEN; i++)
@@ -23,6 +24,16 @@ const char *sysctl_conf_key(const char *ifname, const char *name, char buf[SYSCT
 	if (end < SYSCTL_KEY_LEN)
 		snprintf(buf + end, SYSCTL_KEY_LEN - end, ".%s", name);
 	return buf;
+}
+
+const char *sysctl_conf_key(const char *ifname, const char *name, char buf[SYSCTL_KEY_LEN])
+{
+	return conf_key("net.ipv4.conf.", ifname, name, buf);
+}
+
+const char *sysctl_conf6_key(const char *ifname, const char *name, char buf[SYSCTL_KEY_LEN])
+{
+	return conf_key("net.ipv6.conf.", ifname, name, buf);
 }
 
 /* Keys come back out of a store: one that would lead out of /proc/sys is none. */

@@ -13,8 +13,9 @@
 #define SYSCTL_KEY_LEN 80
 #define SYSCTL_VAL_LEN 256
 
-/* The key of a per-interface IPv4 setting; ifname may be "all" or "default". Returns buf. */
+/* The key of a per-interface IPv4 or IPv6 setting; ifname may be "all" or "default". Returns buf. */
 const char *sysctl_conf_key(const char *ifname, const char *name, char buf[SYSCTL_KEY_LEN]);
+const char *sysctl_conf6_key(const char *ifname, const char *name, char buf[SYSCTL_KEY_LEN]);
 
 /*
  * Read a value as text, without the newline, tabs turned into blanks. A longer value is cut.

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUF_MIN 4096
+#define BUF_MIN   4096
+#define SHORT_MAX 1024
 
 void varlink_reader_init(struct varlink_reader *r, size_t max)
 {
@@ -314,9 +315,34 @@ int varlink_call_encode(const char *method, json_t *parameters, bool more, bool 
 		      ret, ret_len);
 }
 
+/* Most replies are short, and have no error: a frame of fixed text around their parameters. */
+static bool encode_short(json_t *parameters, bool continues, char **ret, size_t *ret_len)
+{
+	static const char head[] = "{\"parameters\":", tail[] = "}",
+			  more[] = ",\"continues\":true}";
+	const char *end = continues ? more : tail;
+	const size_t head_len = sizeof(head) - 1, end_len = strlen(end) + 1;
+	char buf[SHORT_MAX], *text;
+	size_t len = json_dumpb(parameters, buf, sizeof(buf), JSON_COMPACT);
+
+	if (len == 0 || len > sizeof(buf))
+		return false;
+	text = malloc(head_len + len + end_len);
+	if (!text)
+		return false;
+	memcpy(text, head, head_len);
+	memcpy(text + head_len, buf, len);
+	memcpy(text + head_len + len, end, end_len);
+	*ret = text;
+	*ret_len = head_len + len + end_len;
+	return true;
+}
+
 int varlink_reply_encode(const char *error, json_t *parameters, bool continues, char **ret,
 			 size_t *ret_len)
 {
+	if (!error && parameters && encode_short(parameters, continues, ret, ret_len))
+		return 0;
 	return encode("error", error, parameters, continues ? "continues" : NULL, NULL, ret,
 		      ret_len);
 }

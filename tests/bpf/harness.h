@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +50,10 @@ struct bed {
 	uint32_t next_block;
 	uint32_t next_held;
 	int cpus;
+	/* Mapped when they are first asked for. */
+	struct sluice_block *blocks;
+	struct sluice_port_flows *port_flows;
+	uint64_t *released; /* rows of four bytes, eight apart */
 };
 
 /* Added to the secret that the next bed_open() loads with. */
@@ -167,8 +172,26 @@ static inline void bed_open(struct bed *b, uint32_t max_flows)
 	map_put_row(b->nat->maps.conf, 0, &conf);
 }
 
+static inline size_t map_bytes(struct bpf_map *m)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t n = ((size_t)bpf_map__value_size(m) + 7) / 8 * 8 * bpf_map__max_entries(m);
+
+	return (n + page - 1) / page * page;
+}
+
 static inline void bed_close(struct bed *b)
 {
+	/* A mapping would keep the map. */
+	if (b->blocks)
+		munmap(b->blocks, map_bytes(b->nat->maps.blocks));
+	if (b->port_flows)
+		munmap(b->port_flows, map_bytes(b->nat->maps.port_flows));
+	if (b->released)
+		munmap(b->released, map_bytes(b->nat->maps.released));
+	b->blocks = NULL;
+	b->port_flows = NULL;
+	b->released = NULL;
 	nat_bpf__destroy(b->nat);
 	b->nat = NULL;
 }
@@ -233,13 +256,13 @@ static inline void bed_pool(struct bed *b, uint32_t row, struct sluice_pool p)
 	map_put_row(b->nat->maps.pools, row, &p);
 }
 
-/* Makes ip a shared address of a pool, all rows empty. shift: log2 of the slice size. Returns its first row. */
-static inline uint32_t bed_addr(struct bed *b, uint32_t pool, uint32_t ip, uint32_t shift)
+/* Makes a a shared address of a pool, all rows empty. shift: log2 of the slice size. Returns its first row. */
+static inline uint32_t bed_addr_any(struct bed *b, uint32_t pool, union sluice_addr a,
+				    uint32_t shift)
 {
 	struct sluice_addr_row row = { .base = b->next_slice,
 				       .pool = (uint16_t)pool,
 				       .shift = (uint8_t)shift };
-	union sluice_addr a = addr_of(ip);
 	uint32_t i, n = 65536u >> shift;
 
 	for (i = 0; i < n; i++) {
@@ -258,6 +281,11 @@ static inline uint32_t bed_addr(struct bed *b, uint32_t pool, uint32_t ip, uint3
 	return row.base;
 }
 
+static inline uint32_t bed_addr(struct bed *b, uint32_t pool, uint32_t ip, uint32_t shift)
+{
+	return bed_addr_any(b, pool, addr_of(ip), shift);
+}
+
 static inline struct sluice_addr_row bed_addr_row(struct bed *b, uint32_t ip)
 {
 	union sluice_addr a = addr_of(ip);
@@ -267,14 +295,18 @@ static inline struct sluice_addr_row bed_addr_row(struct bed *b, uint32_t ip)
 	return row;
 }
 
-/* Holds the slice of ip that begins at port first. Returns its row. */
-static inline uint32_t bed_slice(struct bed *b, uint32_t ip, uint16_t first, uint64_t not_after_ns)
+/* Holds the slice of a shared address that begins at port first. Returns its row. */
+static inline uint32_t bed_slice_any(struct bed *b, union sluice_addr addr, uint16_t first,
+				     uint64_t not_after_ns)
 {
-	struct sluice_addr_row a = bed_addr_row(b, ip);
-	uint32_t row = a.base + (first >> a.shift), nports = 1u << a.shift, l4, i;
+	struct sluice_addr_row a;
 	struct sluice_slice s;
 	struct sluice_pool p;
+	uint32_t row, nports, l4, i;
 
+	map_get(b->nat->maps.addrs, &addr, &a);
+	row = a.base + (first >> a.shift);
+	nports = 1u << a.shift;
 	map_get_row(b->nat->maps.pools, a.pool, &p);
 	map_get_row(b->nat->maps.slices, row, &s);
 	s.not_after_ns = not_after_ns;
@@ -298,6 +330,11 @@ static inline uint32_t bed_slice(struct bed *b, uint32_t ip, uint16_t first, uin
 	p.held++;
 	map_put_row(b->nat->maps.pools, a.pool, &p);
 	return row;
+}
+
+static inline uint32_t bed_slice(struct bed *b, uint32_t ip, uint16_t first, uint64_t not_after_ns)
+{
+	return bed_slice_any(b, addr_of(ip), first, not_after_ns);
 }
 
 static inline void slice_deadline(struct bed *b, uint32_t row, uint64_t not_after_ns)
@@ -327,6 +364,89 @@ static inline uint32_t bed_scene(struct bed *b, uint32_t max_flows, struct sluic
 	bed_client(b, IP(10, 1, 0, 0), 16, 0);
 	bed_no_nat(b, IP(192, 0, 2, 0), 24, 0);
 	return bed_slice(b, SHARED, FIRST, SLUICE_NEVER);
+}
+
+/* Leases */
+
+static inline void *map_mmap(struct bpf_map *m)
+{
+	void *p = mmap(NULL, map_bytes(m), PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(m), 0);
+
+	if (p == MAP_FAILED)
+		die("map %s: mmap: %s", bpf_map__name(m), strerror(errno));
+	return p;
+}
+
+/* Rows that the daemon has mapped, and so the bed. */
+static inline void bed_mmap(struct bed *b)
+{
+	if (b->blocks)
+		return;
+	b->blocks = map_mmap(b->nat->maps.blocks);
+	b->port_flows = map_mmap(b->nat->maps.port_flows);
+	b->released = map_mmap(b->nat->maps.released);
+}
+
+/* Where a port of a held slice is kept: its block, its bit there, and its count of overload flows. */
+struct port_at {
+	struct sluice_block *block;
+	uint64_t bit;
+	uint32_t *flows; /* NULL for ICMP */
+	uint32_t *released;
+};
+
+static inline struct port_at bed_port(struct bed *b, uint32_t slice, uint32_t l4, uint32_t port)
+{
+	struct port_at at = { 0 };
+	struct sluice_slice s;
+	uint32_t nports, off;
+
+	bed_mmap(b);
+	map_get_row(b->nat->maps.slices, slice, &s);
+	nports = (uint32_t)s.last - s.first + 1;
+	off = port - s.first;
+	if (port < s.first || port > s.last)
+		die("port %u is not in slice %u", port, slice);
+	at.block = &b->blocks[sluice_block_row(s.block_base, nports, l4, off)];
+	at.bit = 1ULL << off % SLUICE_BLOCK_PORTS;
+	if (l4 != SLUICE_ICMP)
+		at.flows = &b->port_flows[sluice_port_flows_row(s.block_base, nports, l4, off)]
+				    .flows[off % SLUICE_BLOCK_PORTS];
+	at.released = (uint32_t *)&b->released[slice];
+	return at;
+}
+
+/* The daemon's half of the protocol that struct sluice_block describes. False: NAT has the port. */
+static inline bool port_claim(const struct port_at *at, bool eim)
+{
+	__atomic_fetch_or(&at->block->leased, at->bit, __ATOMIC_SEQ_CST);
+	if (eim ? !(__atomic_load_n(&at->block->bits, __ATOMIC_SEQ_CST) & at->bit)
+		: !__atomic_load_n(at->flows, __ATOMIC_SEQ_CST))
+		return true;
+	__atomic_fetch_and(&at->block->leased, ~at->bit, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(at->released, 1, __ATOMIC_SEQ_CST);
+	return false;
+}
+
+static inline void port_unclaim(const struct port_at *at)
+{
+	__atomic_fetch_and(&at->block->leased, ~at->bit, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(at->released, 1, __ATOMIC_SEQ_CST);
+}
+
+/* A port under lease: kept from NAT, and entered. steer: 1 + slot, 0: none. */
+static inline void bed_lease(struct bed *b, uint32_t slice, uint32_t l4, uint16_t port, uint64_t id,
+			     uint32_t uid, uint32_t steer)
+{
+	struct port_at at = bed_port(b, slice, l4, port);
+	struct sluice_port_key key = { .port = htons(port), .l4 = (uint8_t)l4 };
+	struct sluice_lease lease = { .id = id, .uid = uid, .steer = steer };
+	struct sluice_slice s;
+
+	map_get_row(b->nat->maps.slices, slice, &s);
+	key.addr = s.addr;
+	__atomic_fetch_or(&at.block->leased, at.bit, __ATOMIC_SEQ_CST);
+	map_put(b->nat->maps.leases, &key, &lease);
 }
 
 /* Counters */
@@ -524,6 +644,53 @@ static inline void bed_age(struct bed *b, uint32_t s)
 {
 	flows_each(b->nat->maps.fwd, flow_age, &s);
 	flows_each(b->nat->maps.rev, flow_age, &s);
+}
+
+struct count_walk {
+	struct bed *bed;
+	uint32_t *counts; /* by row of port_flows and port */
+};
+
+static inline void count_flow(const struct sluice_flow_key *key, struct sluice_flow *flow,
+			      void *arg)
+{
+	struct count_walk *w = arg;
+	struct sluice_slice s;
+	uint32_t nports, off, l4 = key->proto == P_TCP ? SLUICE_TCP : SLUICE_UDP;
+
+	if ((flow->flags & (SLUICE_FLOW_EIM | SLUICE_FLOW_PERMIT)) || key->proto == P_ICMP)
+		return;
+	map_get_row(w->bed->nat->maps.slices, flow->slice, &s);
+	if (s.state != SLUICE_SLICE_HELD || s.epoch != flow->epoch)
+		return;
+	nports = (uint32_t)s.last - s.first + 1;
+	off = ntohs(key->dport) - s.first;
+	w->counts[sluice_port_flows_row(s.block_base, nports, l4, off) * SLUICE_BLOCK_PORTS +
+		  off % SLUICE_BLOCK_PORTS]++;
+}
+
+/* Every count of map port_flows is the number of overload flows that rev has on the port. Returns how many there are in all. */
+static inline uint32_t expect_counts(struct bed *b, const char *what)
+{
+	uint32_t n = bpf_map__max_entries(b->nat->maps.port_flows), total = 0, i, k;
+	struct count_walk w = { b, calloc((size_t)n * SLUICE_BLOCK_PORTS, sizeof(uint32_t)) };
+
+	if (!w.counts)
+		die("out of memory");
+	bed_mmap(b);
+	flows_each(b->nat->maps.rev, count_flow, &w);
+	for (i = 0; i < n; i++) {
+		for (k = 0; k < SLUICE_BLOCK_PORTS; k++) {
+			uint32_t want = w.counts[i * SLUICE_BLOCK_PORTS + k];
+
+			if (b->port_flows[i].flows[k] != want)
+				die("%s: row %u, port %u of 64: %u flows counted, there are %u",
+				    what, i, k, b->port_flows[i].flows[k], want);
+			total += want;
+		}
+	}
+	free(w.counts);
+	return total;
 }
 
 /*

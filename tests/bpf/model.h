@@ -44,6 +44,7 @@ struct model {
 	uint32_t client_net, client_mask;
 	uint32_t no_nat_net, no_nat_mask;
 	bool eim[256]; /* by protocol */
+	bool leases;   /* model_leased() ports are under lease */
 	uint32_t mappings[256];
 	uint32_t used;
 	struct model_slot slots[MODEL_SLOTS];
@@ -103,12 +104,19 @@ static inline const struct model_slice *model_slice(const struct model *m, uint3
 	return NULL;
 }
 
-static inline uint32_t model_ports(const struct model *m)
+/* One port in eight. */
+static inline bool model_leased(const struct model *m, uint8_t proto, uint32_t port)
 {
-	uint32_t i, n = 0;
+	return m->leases && (proto == P_TCP || proto == P_UDP) && port % 8 == 5;
+}
+
+static inline uint32_t model_ports(const struct model *m, uint8_t proto)
+{
+	uint32_t i, port, n = 0;
 
 	for (i = 0; i < m->nslices; i++)
-		n += m->slices[i].last - m->slices[i].first + 1;
+		for (port = m->slices[i].first; port <= m->slices[i].last; port++)
+			n += !model_leased(m, proto, port);
 	return n;
 }
 
@@ -237,7 +245,7 @@ static inline const char *model_translated(struct model *m, const struct frame *
 			return r->reason == SLUICE_DROP_no_flow ? NULL
 								: "dropped for a wrong reason";
 		if (!mapped && m->eim[v->proto] && r->reason == SLUICE_DROP_no_port &&
-		    m->mappings[v->proto] >= model_ports(m))
+		    m->mappings[v->proto] >= model_ports(m, v->proto))
 			return NULL;
 		/* A socket keeps its address, and has that address's slice alone. */
 		if (!mapped && local && r->reason == SLUICE_DROP_no_port)
@@ -248,6 +256,8 @@ static inline const char *model_translated(struct model *m, const struct frame *
 	if (wrong)
 		return wrong;
 	slice = model_slice(m, out.src, out.sport);
+	if (model_leased(m, v->proto, out.sport))
+		return "translated to a leased port";
 	if (!slice)
 		return "left with a source outside the slices";
 	if (local && slice != model_slice(m, v->src, v->sport))

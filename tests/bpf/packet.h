@@ -164,6 +164,7 @@ static inline uint32_t build_l4(uint8_t *p, const struct spec *s)
 		off = 6;
 		break;
 	case P_ICMP:
+	case P_ICMP6:
 		hlen = 8;
 		memset(p, 0, hlen);
 		p[0] = s->type;
@@ -229,7 +230,10 @@ static inline void frame_build(struct frame *f, const struct spec *s)
 	frame_ip_csum(f, l3);
 }
 
-/* IPv6, with an extension header before the transport header if ext is not 0. Addresses are made of src and dst. */
+/*
+ * IPv6, with an extension header before the transport header if ext is not 0. Addresses are made of src and dst. Transport checksums are wrong: nothing that is
+ * tested with these frames looks at them.
+ */
 static inline void frame_build6(struct frame *f, const struct spec *s, uint8_t ext)
 {
 	uint8_t *p = f->b + ETH_LEN;

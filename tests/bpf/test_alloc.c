@@ -264,8 +264,8 @@ static void test_slices_fill(void **state)
 }
 
 /*
- * RFC 6056: ports are spread over the slice and do not follow each other. 512 of 2048, counted in 16 parts: chi-square with 15
- * degrees of freedom lies above 100 once in 10^14 times.
+ * RFC 6056: ports are spread over the first three quarters of the slice (the last one is for leases, while there is room) and do not follow each other. 512 of
+ * 1536, counted in 12 parts: chi-square with 11 degrees of freedom lies above 100 less than once in 10^14 times.
  */
 static void spread(enum sluice_mapping mapping, uint8_t proto, uint64_t secret)
 {
@@ -286,8 +286,10 @@ static void spread(enum sluice_mapping mapping, uint8_t proto, uint64_t secret)
 		in_order += c.port == last + 1 || c.port == last - 1;
 		last = c.port;
 	}
-	for (i = 0; i < 16; i++)
-		chi += (part[i] - 32.0) * (part[i] - 32.0) / 32.0;
+	for (i = 0; i < 12; i++)
+		chi += (part[i] - 512 / 12.0) * (part[i] - 512 / 12.0) / (512 / 12.0);
+	if (part[12] + part[13] + part[14] + part[15])
+		die("mapping %d: ports in the last quarter", mapping);
 	if (chi > 100)
 		die("mapping %d: chi-square %f", mapping, chi);
 	/* By chance about 2 in 512 do. */

@@ -86,7 +86,7 @@ static void test_other_abi(void **state)
 	(void)state;
 	must_close(must_open());
 	patch_abi(4711);
-	open_refused(&opts, -EPROTONOSUPPORT, "ABI 4711, this sluiced has 1");
+	open_refused(&opts, -EPROTONOSUPPORT, "ABI 4711, this sluiced has 2");
 	open_refused(&opts, -EPROTONOSUPPORT, "'sluiced --teardown'");
 	patch_abi(SLUICE_ABI);
 	must_close(must_open());
@@ -351,6 +351,105 @@ static void test_slice_given_up(void **state)
 	assert_int_equal(count_bits(dp), 1);
 	assert_int_equal(flows_count(dp->nat->maps.fwd), 1);
 	conn_sends_same(&b, "kept", &kept, 0);
+	must_close(dp);
+}
+
+static bool port_claimed(const struct dp *dp, uint32_t row, uint32_t l4, uint16_t port)
+{
+	const struct sluice_slice *s = dp_slice(dp, row);
+	uint32_t off = (uint32_t)port - s->first;
+
+	return dp->blocks[sluice_block_row(s->block_base, 2048, l4, off)].leased >>
+		       off % SLUICE_BLOCK_PORTS &
+	       1;
+}
+
+/*
+ * What is leased stays leased as long as the slice goes on, through publications, restarts and changes of mapping; and it is forgotten with the slice, as are the
+ * counts of flows.
+ */
+static void test_leased_ports(void **state)
+{
+	struct conn c[100], mapped;
+	struct scene s;
+	struct plan *p;
+	uint32_t row, i;
+	uint16_t port;
+	struct bed b;
+	struct dp *dp;
+
+	(void)state;
+	need_uptime(300);
+	dp = must_open();
+	scene_default(&s);
+	p = must_publish(dp, &s);
+	row = p->held[0];
+	plan_free(p);
+	b = bed_of(dp);
+	for (i = 0; i < 100; i++) {
+		c[i] = conn_of(P_TCP, CLIENT, (uint16_t)(1000 + i), REMOTE, 80);
+		conn_sends(&b, "tcp", &c[i], T_SYN);
+	}
+	assert_int_equal(expect_counts(&b, "opened"), 100);
+	for (port = FIRST; port <= LAST; port++) {
+		bool used = false;
+
+		for (i = 0; i < 100; i++)
+			used |= c[i].port == port;
+		assert_int_equal(dp_lease_claim(dp, row, SLUICE_TCP, port - FIRST, 1),
+				 used ? -EBUSY : 0);
+	}
+	s.pools[0].unleased = SLUICE_UNLEASED_DENY;
+	publish(dp, &s);
+	must_close(dp);
+	dp = must_open();
+	b = bed_of(dp);
+	s.pools[0].mapping[SLUICE_TCP] = SLUICE_EIM;
+	publish(dp, &s);
+	assert_int_equal(expect_counts(&b, "taken over"), 100);
+	for (port = FIRST; port <= LAST; port++) {
+		bool used = false;
+
+		for (i = 0; i < 100; i++)
+			used |= c[i].port == port;
+		assert_true(port_claimed(dp, row, SLUICE_TCP, port) != used);
+	}
+	mapped = conn_of(P_TCP, CLIENT2, 1, REMOTE2, 80);
+	conn_sends_dropped(&b, "all others are leased", &mapped, T_SYN, SLUICE_DROP_no_port);
+
+	/* Drained: the blocks change their mode, and the leases do not notice. */
+	bed_age(&b, 250);
+	for (i = 0; i < 3; i++)
+		must_sweep(dp);
+	assert_int_equal(dp_pool(dp, 0)->mixed[SLUICE_TCP], 0);
+	assert_int_equal(expect_counts(&b, "drained"), 0);
+	for (i = 0; i < 100; i++) {
+		mapped = conn_of(P_TCP, CLIENT2, (uint16_t)(1 + i), REMOTE2, 80);
+		conn_sends(&b, "mapped", &mapped, T_SYN);
+		assert_false(port_claimed(dp, row, SLUICE_TCP, mapped.port));
+	}
+	mapped = conn_of(P_TCP, CLIENT2, 200, REMOTE2, 80);
+	conn_sends_dropped(&b, "no port left", &mapped, T_SYN, SLUICE_DROP_no_port);
+
+	/* Lost, with overload flows on it, and won again. */
+	s.pools[0].mapping[SLUICE_TCP] = SLUICE_OVERLOAD;
+	publish(dp, &s);
+	bed_age(&b, 250);
+	for (i = 0; i < 3; i++)
+		must_sweep(dp);
+	for (i = 0; i < 100; i++)
+		conn_sends(&b, "overload", &c[i], T_SYN);
+	assert_int_equal(expect_counts(&b, "overload again"), 100);
+	s.rows[0].epoch = 2;
+	publish(dp, &s);
+	assert_int_equal(flows_count(dp->nat->maps.rev), 0);
+	assert_int_equal(expect_counts(&b, "won again"), 0);
+	for (port = FIRST; port <= LAST; port++)
+		assert_false(port_claimed(dp, row, SLUICE_TCP, port));
+	/* At once, though all ports were in use a moment ago. */
+	for (i = 0; i < 100; i++)
+		conn_sends(&b, "won again", &c[i], T_SYN);
+	assert_int_equal(expect_counts(&b, "won again"), 100);
 	must_close(dp);
 }
 
@@ -1012,6 +1111,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_half_pinned, lab_clean),
 		cmocka_unit_test_teardown(test_survives, lab_clean),
 		cmocka_unit_test_teardown(test_slice_given_up, lab_clean),
+		cmocka_unit_test_teardown(test_leased_ports, lab_clean),
 		cmocka_unit_test_teardown(test_tables, lab_clean),
 		cmocka_unit_test_teardown(test_counters_of_a_name, lab_clean),
 		cmocka_unit_test_teardown(test_deadline, lab_clean),

@@ -317,6 +317,7 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 	struct coverage cov = { 0 };
 	struct bed b, bare;
 	struct frame in;
+	uint32_t rows[2], port, l4;
 	const char *wrong;
 	struct run r;
 	int k, err;
@@ -338,9 +339,15 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 	rnd_state = seed;
 	/* No flow ends while this runs. */
 	p.timers = (struct sluice_timers){ 9999, 9999, 9999, 9999, 9999, 9999, 9999, 9999 };
-	bed_scene(&b, 65536, p);
+	rows[0] = bed_scene(&b, 65536, p);
 	bed_addr(&b, 0, SHARED2, 10);
-	bed_slice(&b, SHARED2, 2048, SLUICE_NEVER);
+	rows[1] = bed_slice(&b, SHARED2, 2048, SLUICE_NEVER);
+	m.leases = true;
+	for (k = 0; k < 2; k++)
+		for (port = m.slices[k].first; port <= m.slices[k].last; port++)
+			for (l4 = SLUICE_TCP; l4 <= SLUICE_UDP; l4++)
+				if (model_leased(&m, l4 == SLUICE_TCP ? P_TCP : P_UDP, port))
+					bed_lease(&b, rows[k], l4, (uint16_t)port, port, 1000, 0);
 	bed_open(&bare, 1024);
 	for (i = 0; i < packets; i++) {
 		some_frame(&in);
@@ -396,6 +403,7 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 		assert_true(cov.out > 5000 && cov.in > 5000 && cov.resolved > 500);
 		assert_true(cov.not_taken < packets / 10);
 	}
+	expect_counts(&b, "after all that");
 	bed_close(&bare);
 	bed_close(&b);
 }

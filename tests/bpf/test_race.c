@@ -160,6 +160,7 @@ static void race(enum sluice_mapping mapping, uint8_t proto, bool same_flows)
 	assert_int_equal(flows_count(b.nat->maps.fwd), given);
 	assert_int_equal(flows_count(b.nat->maps.rev), given);
 	assert_int_equal(bed_stats(&b, 0).created[l4_of(proto)], given);
+	assert_int_equal(expect_counts(&b, name), mapping == SLUICE_EIM ? 0 : given);
 	if (mapping == SLUICE_EIM)
 		assert_int_equal(count_bits(&b, l4_of(proto), row), given);
 	bed_close(&b);
@@ -311,6 +312,7 @@ static void test_churn(void **state)
 		die("port %u has two users", ch.stolen);
 	if (wrong)
 		die("%s (longest pause %llu ms)", wrong, (unsigned long long)(worst / 1000000));
+	expect_counts(&b, "after the churn");
 	bed_close(&b);
 }
 

@@ -479,6 +479,140 @@ static void test_socket_first(void **state)
 	bed_close(&b);
 }
 
+/* A TCP packet from a stranger, of each kind but the one that opens: a listener would answer every one of them. */
+static void expect_no_probe(struct bed *b, const char *what, struct spec tcp)
+{
+	static const uint8_t probes[] = { T_ACK,         T_FIN | T_ACK, T_RST,        T_RST | T_ACK,
+					  T_SYN | T_ACK, T_FIN,         T_ACK | T_PSH };
+	struct frame in;
+	struct run r;
+	size_t i;
+
+	for (i = 0; i < sizeof(probes); i++) {
+		tcp.flags = probes[i];
+		send_spec(b, INGRESS, FORWARDED, &tcp, &in, &r);
+		if (r.verdict != VERDICT_DROP || r.reason != SLUICE_DROP_unsolicited)
+			die("%s: a packet with flags %02x is %s", what, probes[i],
+			    reason_name(r.reason));
+	}
+}
+
+/* A listener on the shared address is found by who opens a connection, not by who looks for listeners. */
+static void test_probes(void **state)
+{
+	struct spec tcp = { .proto = P_TCP, .src = REMOTE, .dst = SHARED, .sport = 5555 };
+	int fd, conn, peer;
+	struct bed b;
+
+	(void)state;
+	scene(&b, SLUICE_OVERLOAD);
+	fd = sock_listening(SHARED, BASE + 31);
+	conn = sock_connected(SOCK_STREAM, BASE + 32, REMOTE, 80);
+	peer = accept_one();
+	tcp.dport = BASE + 31;
+	expect_no_probe(&b, "a listener", tcp);
+	tcp.flags = T_SYN;
+	expect_up(&b, "SYN", &tcp);
+	/* A connection's own packets are not touched by that. */
+	tcp.sport = 80;
+	tcp.dport = BASE + 32;
+	tcp.flags = T_FIN | T_ACK;
+	expect_up(&b, "FIN", &tcp);
+	tcp.flags = T_RST;
+	expect_up(&b, "RST", &tcp);
+	tcp.sport = 81;
+	expect_no_probe(&b, "a connection's port", tcp);
+	close(fd);
+	close(conn);
+	close(peer);
+	bed_close(&b);
+}
+
+static void steer_put(struct bed *b, uint32_t slot, int fd)
+{
+	uint64_t value = (uint64_t)fd;
+
+	map_put(b->nat->maps.steered, &slot, &value);
+}
+
+static bool steer_empty(struct bed *b, uint32_t slot)
+{
+	uint64_t cookie;
+
+	return bpf_map_lookup_elem(bpf_map__fd(b->nat->maps.steered), &slot, &cookie) != 0;
+}
+
+/*
+ * A leased port with a socket that stands elsewhere: what that can take goes up, and what would make it answer to a stranger does not. The kernel gives it to the
+ * socket by the sk_lookup program, which is not here.
+ */
+static void test_steered(void **state)
+{
+	struct spec tcp = { .proto = P_TCP, .src = REMOTE, .dst = SHARED, .sport = 5555 };
+	struct spec udp = { .proto = P_UDP, .src = REMOTE, .dst = SHARED, .sport = 53 };
+	struct spec q = { .proto = P_UDP, .src = SHARED, .dst = REMOTE, .dport = 53 };
+	struct spec error = { .proto = P_ICMP, .type = 3, .code = 3, .dst = SHARED };
+	struct sluice_port_key key = { .addr = addr_of(SHARED), .l4 = SLUICE_TCP };
+	static struct frame quote;
+	struct timespec nap = { .tv_nsec = 5000000 };
+	uint32_t row = 0, k;
+	struct sluice_addr_row ar;
+	int listening, wild, datagrams;
+	struct bed b;
+
+	(void)state;
+	for (k = 0; k < 2; k++) {
+		scene(&b, k ? SLUICE_EIM : SLUICE_OVERLOAD);
+		ar = bed_addr_row(&b, SHARED);
+		row = ar.base + BASE / NPORTS;
+		listening = sock_listening(IP(127, 0, 0, 1), 9000);
+		wild = sock_listening(INADDR_ANY, BASE + 35);
+		datagrams = sock_bound(SOCK_DGRAM, INADDR_ANY, 9001);
+		bed_lease(&b, row, SLUICE_TCP, BASE + 33, 1, 1000, 6);
+		bed_lease(&b, row, SLUICE_TCP, BASE + 34, 1, 1000, 7);
+		bed_lease(&b, row, SLUICE_TCP, BASE + 35, 1, 1000, 0);
+		bed_lease(&b, row, SLUICE_UDP, BASE + 33, 1, 1000, 7);
+
+		tcp.flags = T_SYN;
+		tcp.dport = BASE + 33;
+		udp.dport = BASE + 33;
+		expect_silence(&b, "nobody in the slot", &tcp, SLUICE_DROP_unsolicited);
+		expect_silence(&b, "nobody in the slot", &udp, SLUICE_DROP_unsolicited);
+		steer_put(&b, 5, listening);
+		steer_put(&b, 6, datagrams);
+		expect_up(&b, "SYN to the steered listener", &tcp);
+		expect_up(&b, "to the steered datagram socket", &udp);
+		expect_no_probe(&b, "the steered listener", tcp);
+		/* An ICMP error about what the datagram socket has sent. */
+		q.sport = BASE + 33;
+		frame_build(&quote, &q);
+		error.src = REMOTE2;
+		error.err = &quote;
+		expect_up(&b, "ICMP error", &error);
+
+		tcp.dport = BASE + 34;
+		expect_silence(&b, "a socket of another protocol", &tcp, SLUICE_DROP_unsolicited);
+		tcp.dport = BASE + 35;
+		expect_silence(&b, "leased, but not steered", &tcp, SLUICE_DROP_unsolicited);
+		tcp.dport = BASE + 36;
+		expect_silence(&b, "not leased", &tcp, SLUICE_DROP_unsolicited);
+
+		/* The lease is over, the port cools down. */
+		key.port = htons(BASE + 33);
+		assert_int_equal(bpf_map_delete_elem(bpf_map__fd(b.nat->maps.leases), &key), 0);
+		tcp.dport = BASE + 33;
+		expect_silence(&b, "cooling", &tcp, SLUICE_DROP_unsolicited);
+		/* The socket is closed. */
+		close(datagrams);
+		while (!steer_empty(&b, 6))
+			nanosleep(&nap, NULL);
+		expect_silence(&b, "closed", &udp, SLUICE_DROP_unsolicited);
+		close(listening);
+		close(wild);
+		bed_close(&b);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -486,6 +620,8 @@ int main(void)
 		cmocka_unit_test(test_nat_passes_over_udp),
 		cmocka_unit_test(test_closed_socket_frees_port),
 		cmocka_unit_test(test_arriving),
+		cmocka_unit_test(test_probes),
+		cmocka_unit_test(test_steered),
 		cmocka_unit_test(test_socket_on_a_tuple_of_nat),
 		cmocka_unit_test(test_socket_first),
 	};

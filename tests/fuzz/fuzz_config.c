@@ -37,16 +37,19 @@ static void check_refused(const uint8_t *data, size_t size, const struct errtext
 static void check_pool(const struct config_pool *p)
 {
 	uint32_t size = p->slice_size;
+	bool v4 = false;
 
 	REQUIRE(p->name[0] && strlen(p->name) <= CONFIG_NAME_MAX);
 	REQUIRE(size >= CONFIG_SLICE_MIN && size <= CONFIG_SLICE_MAX && !(size & (size - 1)));
 	REQUIRE(p->n_addresses >= 1 && p->n_addresses <= SLUICE_MAX_ADDRS);
 	for (size_t i = 0; i < p->n_addresses; i++) {
-		REQUIRE(addr_is_v4(&p->addresses[i]));
+		v4 |= addr_is_v4(&p->addresses[i]);
 		REQUIRE(!i || addr_cmp(&p->addresses[i - 1], &p->addresses[i]) < 0);
 		for (size_t k = 0; k < p->n_clients; k++)
 			REQUIRE(!prefix_contains(&p->clients[k], &p->addresses[i]));
 	}
+	for (size_t i = 0; i < p->n_clients; i++)
+		REQUIRE(v4 && addr_is_v4(&p->clients[i].addr));
 	for (size_t i = 0, a = 0; i < p->n_slices; i++) {
 		const struct range *r = &p->slices[i];
 

@@ -2,13 +2,15 @@
 /*
  * Whatever a stranger sends to the control socket, in whatever pieces: the decoder, and a real
  * server behind a socket pair. The first byte of the input says how the rest is cut, and whether
- * the client reads, half closes or goes.
+ * the client reads, half closes or goes. Some pieces bring descriptors along, and some answers.
  *
  * Checked besides memory: every byte that the server sends belongs to a well-formed reply; nobody
  * else's connection is touched; nothing is left over when the client is gone; the server comes to
  * rest.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +31,9 @@
 	} while (0)
 
 static unsigned open_states;
+static struct control *server;
+static int witness; /* a client that does nothing, and must never notice anything */
+static bool disk_full;
 
 struct rows {
 	int64_t at, count;
@@ -95,6 +100,24 @@ static int method_fail(struct control_call *call, void *data)
 	return control_fail(call, "io.sluice.NoSuchPool", "%s", text);
 }
 
+static int method_held(struct control_call *call, void *data)
+{
+	bool flag = false;
+
+	(void)data;
+	if (control_param_bool(call, "flag", &flag) < 0)
+		return 0;
+	return control_reply_held(call, json_object(), flag ? dup(witness) : -1);
+}
+
+static int method_take(struct control_call *call, void *data)
+{
+	(void)data;
+	if (control_call_fd(call) >= 0)
+		must(fcntl(control_call_fd(call), F_GETFD) == FD_CLOEXEC);
+	return control_reply(call, json_object());
+}
+
 static const struct control_method methods[] = {
 	{ "ListFlows", method_list, "count" },
 	{ "Echo", method_echo, "text flag" },
@@ -102,10 +125,9 @@ static const struct control_method methods[] = {
 	{ "Monitor", control_monitor },
 	{ "Reload", method_fail, "text", CONTROL_ROOT },
 	{ "Later", NULL },
+	{ "Held", method_held, "flag", CONTROL_ANY },
+	{ "Take", method_take, "", CONTROL_ANY | CONTROL_FD },
 };
-
-static struct control *server;
-static int witness; /* a client that does nothing, and must never notice anything */
 
 static void settle(void)
 {
@@ -113,6 +135,8 @@ static void settle(void)
 
 	for (unsigned i = 0; poll(&p, 1, 0) == 1; i++) {
 		must(control_dispatch(server) == 0);
+		if (control_holding(server))
+			control_settle(server, !disk_full, "the disk is full");
 		must(i < 100000);
 	}
 }
@@ -138,6 +162,42 @@ static void prepare(void)
 	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
 	must(control_adopt(server, fds[1]) == 0);
 	witness = fds[0];
+}
+
+static unsigned open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	must(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* As send(), with n descriptors. */
+static ssize_t send_fds(int sock, const uint8_t *bytes, size_t len, unsigned n)
+{
+	union {
+		char buf[CMSG_SPACE(4 * sizeof(int))];
+		struct cmsghdr align;
+	} u = { 0 };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (n > 0) {
+		mh.msg_control = u.buf;
+		mh.msg_controllen = CMSG_SPACE(n * sizeof(int));
+		c = CMSG_FIRSTHDR(&mh);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(n * sizeof(int));
+		for (unsigned i = 0; i < n; i++)
+			memcpy(CMSG_DATA(c) + i * sizeof(int), &witness, sizeof(int));
+	}
+	return sendmsg(sock, &mh, MSG_NOSIGNAL);
 }
 
 /* Read what is there. False: the server has hung up. */
@@ -192,6 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct varlink_reader in;
 	size_t piece, off = 0;
+	unsigned before;
 	uint8_t how;
 	int fds[2];
 	bool up = true;
@@ -203,13 +264,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size--;
 	decode(data, size);
 	prepare();
+	before = open_fds();
+	disk_full = how & 1;
 	varlink_reader_init(&in, 1 << 20);
 	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
 	must(control_adopt(server, fds[1]) == 0);
 	piece = how & 0x0f ? (how & 0x0f) * 13U : size + 1;
 	while (off < size) {
-		ssize_t n = send(fds[0], data + off, size - off < piece ? size - off : piece,
-				 MSG_NOSIGNAL);
+		ssize_t n = send_fds(fds[0], data + off, size - off < piece ? size - off : piece,
+				     data[off] % 5);
 
 		if (n <= 0)
 			break;
@@ -240,6 +303,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	settle();
 	varlink_reader_done(&in);
 	must(open_states == 0);
+	must(!control_holding(server));
+	/* Some are closed by threads. */
+	for (int i = 0; open_fds() != before; i++) {
+		must(i < 10000);
+		poll(NULL, 0, 1);
+	}
 	must(!control_monitored(server));
 	must(recv(witness, &c, 1, 0) < 0 && errno == EAGAIN);
 	return 0;

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# The control socket under abuse by a user who may connect, while traffic runs: messages that never end, many connections, noise,
+# The control socket under abuse by a user who may connect, while traffic runs: messages that never end, many connections, noise, descriptors,
 # a flood of calls whose answers nobody reads, and monitors that never read while tens of thousands of events
 # happen. Others get their answers, the daemon's memory stays bounded, and traffic is not hurt.
 
@@ -103,6 +103,33 @@ test_flood() {
 	done
 }
 
+daemon_fds() {
+	local fds=("/proc/$(sluiced_pid edge1)/fd/"*)
+
+	echo ${#fds[@]}
+}
+
+daemon_fds_fall() { # AT-MOST
+	[[ $(daemon_fds) -le $1 ]]
+}
+
+# Descriptors that nobody asked for, most of them such that whoever closes them waits.
+test_fds() {
+	local before refused answered
+
+	before=$(daemon_fds)
+	refused=$(stat_of fds_refused)
+	pester_start fds fds 60 "$STATUS"
+	wait_out fds 60 '"event":"fds"' || true
+	# All 40 on a quick machine. When closing them has been stuck for a second, nobody but root is served until they are closed.
+	answered=$(bg_field fds fds answered)
+	check fds/answered "calls with descriptors that got an answer" "${answered:-0}" -ge 1
+	check fds/counted "messages with descriptors" "$(stat_of fds_refused)" -ge $((refused + ${answered:-0}))
+	check_unhurt fds
+	check_that fds/left "the daemon keeps descriptors" wait_for 10 daemon_fds_fall $((before + 1))
+	stop_bg fds || true
+}
+
 # Drops that are events: packets with the shared source and a port outside the slice. 50000 = c350; UDP without checksum.
 escapes() { # COUNT
 	in_ns edge1 "$RAW" --count "$1" "$SHARED" "$ORIGIN" 17 'c350 1b59 000c 0000 61626364' || true
@@ -139,12 +166,13 @@ test_together() {
 	pester_start half hold 4 '{"method":'
 	pester_start flood flood 3 "$FLOWS"
 	pester_start noise noise 50 7
+	pester_start fds fds 30 "$STATUS"
 	for i in 1 2 3 4 5; do
 		escapes 2000 >/dev/null
 		check_that "together/answers-$i" "no answer" sluice_ctl edge1 -t 5 status
 	done
 	check_unhurt together
-	for i in deaf half flood noise; do
+	for i in deaf half flood noise fds; do
 		stop_bg "$i" || true
 	done
 }
@@ -169,6 +197,7 @@ test_half
 test_many
 test_noise
 test_flood
+test_fds
 test_monitor
 test_together
 stop_bg outside || true

@@ -165,16 +165,20 @@ test_access() {
 	# Where everybody can get at it.
 	cp "$SLUICE" "$PUBLIC/sluice"
 	sluice="$PUBLIC/sluice --socket $sock"
-	check access/mode "mode" "$(stat -c %a "$sock")" = 600
+	check access/mode "mode" "$(stat -c %a "$sock")" = 666
 	# shellcheck disable=SC2086
-	as_member $sluice status
-	check access/root-only "exit code for others" "$RC" -eq 5
-	check_text access/root-only-text "$SAID" 'access.group'
+	{
+		as_member $sluice status
+		check access/all-read "exit code: $SAID" "$RC" -eq 0
+		as_member $sluice flows
+		check access/root-only "exit code for others" "$RC" -eq 5
+		check_text access/root-only-text "$SAID" 'access.group'
+	}
 
 	conf_edit 's/^uplinks/access { group = "daemon" }\n&/'
 	run_ctl reload
 	check access/reload "exit code: $SAID" "$RC" -eq 0
-	check access/group-mode "mode and group" "$(stat -c '%a %G' "$sock")" = "660 daemon"
+	check access/group-mode "mode and group" "$(stat -c '%a %G' "$sock")" = "666 daemon"
 	# shellcheck disable=SC2086
 	{
 		as_member $sluice status
@@ -184,18 +188,19 @@ test_access() {
 		as_member $sluice reload
 		check access/member-denied "exit code" "$RC" -eq 5
 		check_text access/member-denied-text "$SAID" 'only root may call Reload'
-		as_other $sluice status
+		as_other $sluice flows
 		check access/others "exit code" "$RC" -eq 5
+		check_text access/others-text "$SAID" 'daemon'
 	}
 	# A group that does not exist: refused as a whole, and who may connect stays.
 	conf_edit 's/^access.*/access { group = "no-such-group" }/'
 	run_ctl reload
 	check access/no-group "exit code" "$RC" -eq 2
 	check_text access/no-group-text "$SAID" '"no-such-group" does not exist'
-	check access/no-group-mode "mode and group" "$(stat -c '%a %G' "$sock")" = "660 daemon"
+	check access/no-group-mode "mode and group" "$(stat -c '%a %G' "$sock")" = "666 daemon"
 	conf_edit '/^access/d'
 	run_ctl reload
-	check access/back "mode" "$(stat -c '%a %G' "$sock")" = "600 root"
+	check access/back "mode" "$(stat -c '%a %G' "$sock")" = "666 root"
 }
 
 test_stopped() {

@@ -419,6 +419,99 @@ has many_checked "$(tool check "$work/many")" '^ok +route.local +1024 of 1024'
 tool restore "$work/record" >/dev/null
 same many_restored "$was" "$(parts)"
 
+# --- IPv6 -----------------------------------------------------------------------------------------
+
+shared6=2001:db8:5::7
+edge1 sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
+conf_file six set set "\"$shared\", \"$shared6\", \"2001:db8:5::10/127\""
+# Local addresses of interfaces come and go by themselves: only what we could add.
+parts6() {
+	parts
+	edge1 sh -c 'grep -s . /proc/sys/net/ipv6/ip_nonlocal_bind; ip -6 route show table local dev lo; ip -6 route show table main'
+}
+was6=$(parts6)
+out=$(tool plan "$work/six")
+same v6_plan "sysctl net.ipv6.ip_nonlocal_bind 0 1
+route $shared - lo
+route 2001:db8:5::7 - lo
+route 2001:db8:5::10 - lo
+route 2001:db8:5::11 - lo" "$(echo "$out" | grep -E 'ipv6|route')"
+has v6_bind_is_told "$(tool check "$work/six")" '^warn +sysctl.ip_nonlocal_bind +net.ipv6.ip_nonlocal_bind is 0'
+has v6_routes_are_told "$(tool check "$work/six")" '^warn +route.local +4 of 4 shared'
+has v6_no_way_out "$(tool check "$work/six")" '^warn +uplink.way_out +no IPv6 default route'
+edge1 ip addr add 2001:db8:2::11/64 dev wan nodad
+edge1 ip route add default via 2001:db8:2::1
+same v6_way_out "" "$(tool check "$work/six" | grep 'uplink.way_out')"
+was6=$(parts6)
+
+tool prepare "$work/six" "$work/record" || not_ok v6_prepare "failed"
+full6=$(parts6)
+same v6_bind_set 1 "$(edge1 sysctl -n net.ipv6.ip_nonlocal_bind)"
+has v6_route_is_marked "$(edge1 ip -6 route show table local)" "^local $shared6 dev lo proto 86 "
+has v6_routes_ok "$(tool check "$work/six")" '^ok +route.local +4 of 4 shared'
+has v6_bind_ok "$(tool check "$work/six")" '^ok +sysctl.ip_nonlocal_bind +.* is 1'
+same v6_nothing_to_plan "" "$(tool plan "$work/six")"
+tool restore "$work/record" >/dev/null
+same v6_restored "$was6" "$(parts6)"
+
+killed_prepare="" killed_twice="" killed_restore=""
+n=$(tool plan "$work/six" | wc -l)
+for ((k = 0; k <= n; k++)); do
+	tool prepare "$work/six" "$work/record" "$k" >/dev/null 2>&1
+	tool restore "$work/record" >/dev/null
+	[ "$(parts6)" = "$was6" ] || killed_prepare+=" $k"
+	tool prepare "$work/six" "$work/record" "$k" >/dev/null 2>&1
+	tool prepare "$work/six" "$work/record"
+	[ "$(parts6)" = "$full6" ] || killed_twice+=" $k"
+	tool restore "$work/record" "$k" >/dev/null 2>&1
+	tool restore "$work/record" >/dev/null
+	[ "$(parts6)" = "$was6" ] || killed_restore+=" $k"
+done
+same v6_killed_prepare_is_restored "" "$killed_prepare"
+same v6_killed_prepare_is_completed "" "$killed_twice"
+same v6_killed_restore_is_repeated "" "$killed_restore"
+
+# An address of lo can be bound as it is. What has become somebody else's stays.
+edge1 ip addr add 2001:db8:5::10/128 dev lo
+edge1 ip addr add 2001:db8:5::11/128 dev lo
+sed -i "s/\"$shared6\", //" "$work/six"
+same v6_configured_needs_nothing "route $shared - lo" "$(tool plan "$work/six" | grep -E 'ipv6|route')"
+has v6_configured_is_fine "$(tool check "$work/six")" '^ok +sysctl.ip_nonlocal_bind +every IPv6 shared address is one of an interface'
+edge1 ip addr del 2001:db8:5::11/128 dev lo
+tool prepare "$work/six" "$work/record"
+same v6_one_is_missing 1 "$(edge1 sysctl -n net.ipv6.ip_nonlocal_bind)"
+edge1 ip route del local 2001:db8:5::11 dev lo
+edge1 ip route add local 2001:db8:5::11 dev lo proto static
+edge1 sysctl -qw net.ipv6.ip_nonlocal_bind=0
+out=$(tool restore "$work/record")
+has v6_others_route_is_told "$out" '^warn +restore.route +the local route for 2001:db8:5::11 is somebody else'
+has v6_others_route_stays "$(edge1 ip -6 route show table local)" '^local 2001:db8:5::11 dev lo proto static'
+same v6_configured_stays 1 "$(edge1 ip -6 route show table local | grep -c '^local 2001:db8:5::10 dev lo proto kernel')"
+edge1 ip route del local 2001:db8:5::11 dev lo
+edge1 ip addr add 2001:db8:5::11/64 dev wan nodad
+has v6_on_uplink "$(tool check "$work/six")" '^warn +route.local +shared address 2001:db8:5::11 is configured on uplink wan, which answers neighbour solicitations'
+edge1 ip addr del 2001:db8:5::11/64 dev wan
+edge1 ip addr del 2001:db8:5::10/128 dev lo
+same v6_clean "$was6" "$(parts6)"
+
+# Where IPv6 is off it is said, and nothing else suffers.
+edge1 sysctl -qw net.ipv6.conf.wan/2.disable_ipv6=1
+has v6_off_on_one "$(tool check "$work/six")" '^info +ipv6 +IPv6 is disabled on uplink wan.2'
+edge1 sysctl -qw net.ipv6.conf.wan.disable_ipv6=1
+has v6_off_on_all "$(tool check "$work/six")" '^error +ipv6 +IPv6 is disabled on uplink wan:'
+edge1 sysctl -qw net.ipv6.conf.lo.disable_ipv6=1
+has v6_off_on_lo "$(tool check "$work/six")" '^error +ipv6 +IPv6 is disabled on lo'
+has v6_off_prepare "$(tool prepare "$work/six" "$work/record")" \
+	'^local route for 2001:db8:5::10 on lo can.t be added: IPv6 is disabled there .*\(EACCES\)'
+tool restore "$work/record" >/dev/null
+edge1 sysctl -qw net.ipv6.conf.lo.disable_ipv6=0 net.ipv6.conf.wan.disable_ipv6=0 net.ipv6.conf.wan/2.disable_ipv6=0
+same v6_off_restored "$was" "$(parts)"
+conf_file six set set "\"$shared6\""
+on link ip link set lo down
+sed -i 's/uplinks = .*/uplinks = { "br0" }/; s/clients = .*//; s/slices = .*/slices = { }/' "$work/six"
+has v6_lo_down "$(on link "$hosttool" prepare "$work/six" "$work/record4" 2>&1)" 'on lo can.t be added: it is down \(ENETDOWN\)'
+on link "$hosttool" restore "$work/record4" >/dev/null
+
 # --- link events ----------------------------------------------------------------------------------
 
 edge1 ip link add up0 type veth peer name up1

@@ -16,17 +16,23 @@
  *       COUNT connections one after the other, each with some kilobytes of bytes that depend on SEED: random ones, random
  *       ones with NUL bytes, JSON cut short, JSON nested deep, text without an end. Waits for the end of each, or
  *       half a second. {"event":"noise","ended":N,"answered":N,"left":N}
+ *   pester PATH fds COUNT TEXT
+ *       COUNT connections one after the other, each with the message TEXT and descriptors that nobody wants: one, two, as many as can be
+ *       sent, with half a message, behind garbage; most of them sockets for whose end close() would wait an hour.
+ *       {"event":"fds","sent":N,"answered":N,"expected":N}
  *
  * hold and deaf end with stdin.
  */
 #include "tool.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define CONNECTIONS_MAX 4096
 #define ANSWER_MS       200
+#define FDS_MAX         253 /* with a message: the kernel's SCM_MAX_FD */
 
 static const char *path;
 static int fds[CONNECTIONS_MAX];
@@ -154,6 +160,94 @@ static int flood(unsigned seconds, const char *text)
 	return 0;
 }
 
+/* Send bytes with n descriptors, all of them fd. */
+static void put_fds(int sock, const char *bytes, size_t len, int fd, unsigned n)
+{
+	union {
+		char buf[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} u = { 0 };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
+	struct msghdr mh = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = u.buf,
+		.msg_controllen = CMSG_SPACE(n * sizeof(int)),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(n * sizeof(int));
+	for (unsigned i = 0; i < n; i++)
+		memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof(int));
+	/* The peer may have hung up: that shows when reading. */
+	if (sendmsg(sock, &mh, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+		die("sendmsg: %s", strerror(errno));
+}
+
+/* A connection to ourselves with data that nobody reads, and SO_LINGER. */
+static int lingering(int listener)
+{
+	static const struct linger linger = { .l_onoff = 1, .l_linger = 3600 };
+	static const char data[65536];
+	struct sockaddr_in sa;
+	socklen_t len = sizeof(sa);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || getsockname(listener, (struct sockaddr *)&sa, &len) < 0 ||
+	    connect(fd, (struct sockaddr *)&sa, len) < 0)
+		die("a socket to be sent along: %s", strerror(errno));
+	while (send(fd, data, sizeof(data), MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+		;
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	return fd;
+}
+
+/* Where the message did not get through, ours is the last descriptor, and closing it takes an hour. */
+static void *close_slowly(void *arg)
+{
+	close((int)(intptr_t)arg);
+	return NULL;
+}
+
+static int send_fds(unsigned count, const char *text)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET };
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	unsigned answered = 0, expected = 0, sent = 0;
+	size_t len = strlen(text) + 1;
+	pthread_t closer;
+	char back[512];
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (bind(listener, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+	    listen(listener, CONNECTIONS_MAX) < 0)
+		die("listen: %s", strerror(errno));
+	for (unsigned i = 0; i < count && !tool_stopped; i++) {
+		static const unsigned how_many[] = { 1, 2, 64, FDS_MAX, 1, 1 };
+		unsigned kind = i % 6;
+		int fd = lingering(listener), conn = try_connect();
+
+		if (kind == 5)
+			put(conn, "garbage", 8);
+		put_fds(conn, text, kind == 4 ? len / 2 : len, fd, how_many[kind]);
+		sent += how_many[kind];
+		if (pthread_create(&closer, NULL, close_slowly, (void *)(intptr_t)fd))
+			die("a thread: %s", strerror(errno));
+		pthread_detach(closer);
+		if (kind < 4) {
+			expected++;
+			answered += ended(conn, 500, back, sizeof(back)) && back[0];
+		}
+		close(conn);
+	}
+	printf("{\"event\":\"fds\",\"sent\":%u,\"answered\":%u,\"expected\":%u}\n", sent, answered,
+	       expected);
+	fflush(stdout);
+	return 0;
+}
+
 static uint32_t next_random(uint64_t *state)
 {
 	*state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
@@ -221,7 +315,7 @@ int main(int argc, char **argv)
 	tool_catch_signals();
 	tool_raise_files();
 	if (argc < 4)
-		die("usage: pester PATH hold|deaf|flood|noise NUMBER [TEXT|SEED]");
+		die("usage: pester PATH hold|deaf|flood|noise|fds NUMBER [TEXT|SEED]");
 	path = argv[1];
 	n = (unsigned)parse_number("number", argv[3], 1, CONNECTIONS_MAX);
 	if (!strcmp(argv[2], "hold"))
@@ -232,5 +326,7 @@ int main(int argc, char **argv)
 		return flood(n, argv[4]);
 	if (!strcmp(argv[2], "noise") && argc == 5)
 		return noise(n, parse_number("seed", argv[4], 0, UINT32_MAX));
-	die("pester: \"%s\" is not hold, deaf, flood or noise, or lacks its text", argv[2]);
+	if (!strcmp(argv[2], "fds") && argc == 5)
+		return send_fds(n, argv[4]);
+	die("pester: \"%s\" is not hold, deaf, flood, noise or fds, or lacks its text", argv[2]);
 }

@@ -6,6 +6,7 @@
 #ifndef CONTROL_TEST_H
 #define CONTROL_TEST_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,7 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,6 +34,7 @@ struct seen {
 	unsigned calls;
 	unsigned rows; /* handed out by all listings */
 	unsigned open; /* states of listings that are not freed */
+	unsigned fds;  /* calls that came with a descriptor */
 };
 
 struct rows_state {
@@ -152,17 +156,108 @@ static inline int method_fail(struct control_call *call, void *data)
 	return control_fail(call, "io.test.Bad", "line %d: \"%s\" is bad", 7, "b\xff");
 }
 
+/* An answer that waits; fd: with a descriptor that is known by its size, n. fill: bytes more. */
+static inline int method_held(struct control_call *call, void *data)
+{
+	struct seen *seen = data;
+	int64_t n = 0, fill = 0;
+	bool with_fd = false;
+	json_t *reply;
+	char *text;
+	int fd = -1;
+
+	if (control_param_int(call, "n", 0, 1000000, &n) < 0 ||
+	    control_param_int(call, "fill", 0, 150000, &fill) < 0 ||
+	    control_param_bool(call, "fd", &with_fd) < 0)
+		return 0;
+	seen->calls++;
+	if (with_fd) {
+		fd = memfd_create("test", MFD_CLOEXEC);
+		if (fd < 0 || ftruncate(fd, n) < 0)
+			return -errno;
+	}
+	text = malloc((size_t)fill + 1);
+	if (!text) {
+		close(fd);
+		return -ENOMEM;
+	}
+	memset(text, 'x', (size_t)fill);
+	reply = json_pack("{s:I, s:s%}", "n", (json_int_t)n, "fill", text, (size_t)fill);
+	free(text);
+	return control_reply_held(call, reply, fd);
+}
+
+/* Tells the size of the descriptor that came along; -1: none. */
+static inline int method_take(struct control_call *call, void *data)
+{
+	struct seen *seen = data;
+	int fd = control_call_fd(call);
+	struct stat st = { .st_size = -1 };
+
+	seen->calls++;
+	seen->fds += fd >= 0;
+	if (fd >= 0 && (fstat(fd, &st) < 0 || fcntl(fd, F_GETFD) != FD_CLOEXEC))
+		return -errno;
+	return control_reply(call, json_pack("{s:I}", "size", (json_int_t)st.st_size));
+}
+
+/* The pid that the caller's pidfd is of, and whether it has ended. */
+static inline int method_pidfd(struct control_call *call, void *data)
+{
+	int fd = control_call_pidfd(call), pid = 0;
+	char path[64], line[256];
+	FILE *f;
+
+	(void)data;
+	if (fd < 0)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "Pid: %d", &pid);
+	if (f)
+		fclose(f);
+	close(fd);
+	return control_reply(
+		call, json_pack("{s:i, s:b}", "pid", pid, "trusted", control_call_trusted(call)));
+}
+
 static const struct control_method test_methods[] = {
-	{ "Echo", method_echo, "n text flag" },
-	{ "Who", method_who },
+	{ "Echo", method_echo, "n text flag", CONTROL_ANY },
+	{ "Who", method_who, "", CONTROL_ANY },
 	{ "List", method_list, "count fail_at gap size" },
 	{ "Root", method_root, "", CONTROL_ROOT },
 	{ "Big", method_big, "size" },
 	{ "Io", method_io },
 	{ "Fail", method_fail },
 	{ "Monitor", control_monitor },
+	{ "Held", method_held, "n fill fd", CONTROL_ANY },
+	{ "Take", method_take, "", CONTROL_ANY | CONTROL_FD },
+	{ "Pidfd", method_pidfd, "", CONTROL_ANY },
 	{ "Later", NULL },
 };
+
+static inline unsigned open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* Some are closed by threads of the server. */
+static inline void expect_fds(unsigned n)
+{
+	for (unsigned ms = 0; open_fds() != n; ms++) {
+		if (ms == HANG_MS)
+			fail_msg("%u descriptors are open, not %u", open_fds(), n);
+		poll(NULL, 0, 1);
+	}
+}
 
 static inline struct control *server_open(struct seen *seen, const char *path,
 					  const struct control_limits *limits)
@@ -210,6 +305,70 @@ static inline int64_t stat_of(struct control *s, const char *name)
 	assert_true(json_is_integer(v));
 	json_decref(stats);
 	return n;
+}
+
+/* ---- descriptors ---- */
+
+/* Send bytes with n descriptors, all of them the same one. As sendmsg(). */
+static inline ssize_t send_fds(int sock, const char *bytes, size_t len, int fd, unsigned n)
+{
+	union {
+		char buf[CMSG_SPACE(253 * sizeof(int))];
+		struct cmsghdr align;
+	} u = { 0 };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf };
+	struct cmsghdr *c;
+
+	mh.msg_controllen = CMSG_SPACE(n * sizeof(int));
+	c = CMSG_FIRSTHDR(&mh);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(n * sizeof(int));
+	for (unsigned i = 0; i < n; i++)
+		memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof(int));
+	return sendmsg(sock, &mh, MSG_NOSIGNAL);
+}
+
+static inline int send_fd(int sock, int fd)
+{
+	return send_fds(sock, "x", 1, fd, 1) == 1 ? 0 : -errno;
+}
+
+/* One recvmsg(); *ret_fd: the descriptor that came, -1: none. */
+static inline ssize_t recv_bytes(int sock, char *buf, size_t len, int *ret_fd)
+{
+	union {
+		char buf[CMSG_SPACE(8 * sizeof(int))];
+		struct cmsghdr align;
+	} u;
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct msghdr mh = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = u.buf,
+		.msg_controllen = sizeof(u.buf),
+	};
+	ssize_t n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&mh) : NULL;
+
+	*ret_fd = -1;
+	if (c) {
+		assert_int_equal(c->cmsg_type, SCM_RIGHTS);
+		assert_int_equal(c->cmsg_len, CMSG_LEN(sizeof(int))); /* never two at once */
+		memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+	}
+	return n;
+}
+
+static inline int recv_fd(int sock)
+{
+	char c;
+	int fd;
+
+	assert_int_equal(recv_bytes(sock, &c, 1, &fd), 1);
+	assert_true(fd >= 0);
+	return fd;
 }
 
 /* ---- peers ---- */

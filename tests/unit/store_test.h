@@ -11,7 +11,10 @@
 #endif
 #include "../../src/fault.c"
 #include "../../src/store.c"
+#include "../../src/store_lease.c"
 #include "../../src/store_rows.c"
+#include "../../src/store_schema.c"
+#include "../../src/store_who.c"
 
 #include <ftw.h>
 #include <setjmp.h>
@@ -183,19 +186,20 @@ static inline uint32_t mask_of(const struct hold_table *t)
 }
 
 /*
- * What a tick of the daemon does: load, decide, store. 0 or what failed; *ret_epoch is the highest epoch that was given out.
- * All within one store, without asserts, so that children can run it too.
+ * What a tick of the daemon does: load, decide, store, in one batch with the changes of leases in another one. 0 or what failed;
+ * *ret_epoch is the highest epoch that was given out. All within one store, without asserts, so that children can run it too.
  */
-static inline int tick(struct store *s, uint32_t mask, uint32_t ttl_s, uint64_t now_ns,
-		       uint32_t *ret_epoch)
+static inline int tick_batch(struct store *s, uint32_t mask, uint32_t ttl_s, uint64_t now_ns,
+			     const struct store_batch *leases, uint32_t *ret_epoch)
 {
-	struct store_batch b = { .now_ms = (int64_t)(now_ns / 1000000) };
+	struct store_batch b = *leases;
 	struct hold_table t = { 0 };
 	struct hold_changes ch = { 0 };
 	uint32_t epoch;
 	struct conf c;
 	int r;
 
+	b.now_ms = (int64_t)(now_ns / 1000000);
 	conf_init(&c, mask, ttl_s);
 	r = store_load_holds(s, &t, &epoch, &err);
 	if (r)
@@ -209,6 +213,14 @@ static inline int tick(struct store *s, uint32_t mask, uint32_t ttl_s, uint64_t 
 	hold_changes_done(&ch);
 	hold_table_done(&t);
 	return r;
+}
+
+static inline int tick(struct store *s, uint32_t mask, uint32_t ttl_s, uint64_t now_ns,
+		       uint32_t *ret_epoch)
+{
+	struct store_batch b = { 0 };
+
+	return tick_batch(s, mask, ttl_s, now_ns, &b, ret_epoch);
 }
 
 static inline void tick_ok(struct store *s, uint32_t mask)
@@ -304,25 +316,60 @@ static inline void untouched_when_refused(const char *machine, int e, const char
 	free(before);
 	free(after);
 }
+/* Schemas to come: the first ones are as they are. */
+#define SCHEMA 2 /* the newest */
 static const char *const later[] = {
-	NULL, /* schema 1, filled in */
-	"CREATE TABLE lease (id INTEGER PRIMARY KEY, epoch INTEGER REFERENCES hold_log (epoch)) "
+	NULL,
+	NULL,
+	"CREATE TABLE extra (id INTEGER PRIMARY KEY, epoch INTEGER REFERENCES hold_log (epoch)) "
 	"STRICT;"
-	"INSERT INTO lease SELECT NULL, epoch FROM hold;",
+	"INSERT INTO extra SELECT NULL, epoch FROM hold;",
 	"ALTER TABLE hold ADD COLUMN state TEXT NOT NULL DEFAULT 'held';"
-	"UPDATE lease SET id = id + 100;",
-	"INSERT INTO lease SELECT NULL, epoch FROM hold; INSERT INTO nowhere VALUES (1);",
+	"UPDATE extra SET id = id + 100;",
+	"INSERT INTO extra SELECT NULL, epoch FROM hold; INSERT INTO nowhere VALUES (1);",
 };
+#define LATER (sizeof(later) / sizeof(*later))
 
-static inline struct store_options with_schema(size_t n, const char *list[4])
+/* The first n of them. */
+static inline struct store_options with_schema(size_t n, const char *list[LATER])
 {
 	struct store_options o = store_defaults();
 
 	memcpy(list, later, sizeof(later));
-	list[0] = o.migrations[0];
+	memcpy(list, o.migrations, SCHEMA * sizeof(*list));
 	o.migrations = list;
 	o.n_migrations = n;
 	return o;
+}
+
+/* An active lease of one UDP port or some, as a process would have it. */
+static inline void lease_fill(struct lease *l, uint64_t id, int first, int last)
+{
+	memset(l, 0, sizeof(*l)); /* the padding too: leases are compared as bytes */
+	l->id = id;
+	strcpy(l->pool, "low");
+	l->ports.addr = (struct addr){ { [10] = 0xff, 0xff, 203, 0, 113, 7 } };
+	l->ports.first = (uint16_t)first;
+	l->ports.last = (uint16_t)last;
+	l->protos = LEASE_UDP;
+	l->kind = SLUICE_LEASE_SHARED;
+	l->bound = LEASE_BOUND_PROCESS;
+	l->holder.uid = 1000;
+	l->holder.pid = 4242;
+	l->holder.started = 987654321;
+	strcpy(l->holder.comm, "crawler");
+	strcpy(l->holder.cgroup, "/system.slice/crawler.service");
+	strcpy(l->name, "fetch");
+	strcpy(l->labels, "job=7 team=web");
+	l->created_ms = 1764000000000;
+	l->expires_ns = SLUICE_NEVER;
+}
+
+static inline void lease_end(struct lease *l, enum lease_why why, int64_t ended_ms)
+{
+	l->state = LEASE_COOLING;
+	l->why = why;
+	l->ended_ms = ended_ms;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -76,6 +76,13 @@ static void test_defaults(void **state)
 	assert_int_equal(c->fleet.backend, CONFIG_BACKEND_LOCAL);
 	assert_int_equal(c->fleet.ttl_s, 0);
 	assert_null(c->access.group);
+	assert_int_equal(c->access.leases_per_uid, 64);
+	assert_int_equal(c->access.ports_per_uid, 0);
+	assert_int_equal(c->access.leases_per_cgroup, 0);
+	assert_int_equal(c->leases.cool_down_s, 60);
+	assert_int_equal(c->leases.records_days, 30);
+	assert_int_equal(c->leases.fair_percent, 10);
+	assert_string_equal(c->leases.cgroup, "sluice");
 	assert_int_equal(c->n_warnings, 0);
 
 	assert_int_equal(c->n_pools, 1);
@@ -109,7 +116,9 @@ static void test_everything(void **state)
 				 "max-flows = 1024 icmp-rate = 0\n"
 				 "host { sysctl = check routes = \"check\" }\n"
 				 "fleet { backend = local ttl = 2 }\n"
-				 "access { group = sluice }\n"
+				 "access { group = sluice leases-per-uid = 7 ports-per-uid = 8"
+				 " leases-per-cgroup = 9 } leases { cool-down = 5 records = 6"
+				 " fair-share = 11 cgroup = ._-aZ09 }\n"
 				 "pool \"b\"\n"
 				 "{\n"
 				 "  slice-size = 64\n"
@@ -142,6 +151,13 @@ static void test_everything(void **state)
 	assert_false(c->set_routes);
 	assert_int_equal(c->fleet.ttl_s, 2);
 	assert_string_equal(c->access.group, "sluice");
+	assert_int_equal(c->access.leases_per_uid, 7);
+	assert_int_equal(c->access.ports_per_uid, 8);
+	assert_int_equal(c->access.leases_per_cgroup, 9);
+	assert_int_equal(c->leases.cool_down_s, 5);
+	assert_int_equal(c->leases.records_days, 6);
+	assert_int_equal(c->leases.fair_percent, 11);
+	assert_string_equal(c->leases.cgroup, "._-aZ09");
 	assert_int_equal(c->n_warnings, 0);
 
 	assert_int_equal(p->line, 10);
@@ -169,6 +185,37 @@ static void test_everything(void **state)
 	assert_int_equal(p->n_tags, 2);
 	assert_string_equal(p->tags[0], "geo=DE");
 	assert_string_equal(p->tags[1], "class=x y");
+	config_free(c);
+}
+
+/* Both families in one pool, and a pool of IPv6 alone. */
+static void test_ipv6(void **state)
+{
+	struct config *c =
+		parse("uplinks = wan\n"
+		      "pool a { addresses = { 2001:db8:5::8/127, 203.0.113.7 }\n"
+		      "  slices = { \"[2001:db8:5::9]:40960-45055\", 203.0.113.7:2048-4095 }\n"
+		      "  clients = 10.0.0.0/8\n"
+		      "  no-nat = { 2001:db8::/32, ::/0, 0.0.0.0/0 } }\n"
+		      "pool b { addresses = 2001:db8:6::7 slice-size = 32768 }\n");
+	const struct config_pool *a = &c->pools[0], *b = &c->pools[1];
+
+	(void)state;
+	assert_int_equal(a->n_addresses, 3);
+	assert_addr(&a->addresses[0], "203.0.113.7");
+	assert_addr(&a->addresses[1], "2001:db8:5::8");
+	assert_addr(&a->addresses[2], "2001:db8:5::9");
+	assert_int_equal(a->n_slices, 3);
+	assert_range(&a->slices[0], "203.0.113.7:2048-4095");
+	assert_range(&a->slices[1], "[2001:db8:5::9]:40960-43007");
+	assert_range(&a->slices[2], "[2001:db8:5::9]:43008-45055");
+	assert_int_equal(a->n_clients, 1);
+	assert_int_equal(a->n_no_nat, 3);
+	assert_prefix(&a->no_nat[0], "0.0.0.0/0");
+	assert_prefix(&a->no_nat[1], "::/0");
+	assert_prefix(&a->no_nat[2], "2001:db8::/32");
+	assert_int_equal(b->n_slices, 1);
+	assert_range(&b->slices[0], "[2001:db8:6::7]:32768-65535");
 	config_free(c);
 }
 
@@ -266,14 +313,38 @@ static void test_text(void **state)
 	config_free(c);
 }
 
+/* The ends of what numbers of leases may be; 0 is no limit, or none. */
+static void test_lease_limits(void **state)
+{
+	struct config *c =
+		parse("access { leases-per-uid = 65536 ports-per-uid = 4194304"
+		      " leases-per-cgroup = 65536 }"
+		      "leases { cool-down = 3600 records = 3650 fair-share = 100 }" MINIMAL);
+
+	(void)state;
+	assert_int_equal(c->access.leases_per_uid, 65536);
+	assert_int_equal(c->access.ports_per_uid, 4194304);
+	assert_int_equal(c->access.leases_per_cgroup, 65536);
+	assert_int_equal(c->leases.cool_down_s, 3600);
+	assert_int_equal(c->leases.records_days, 3650);
+	assert_int_equal(c->leases.fair_percent, 100);
+	assert_int_equal(c->n_warnings, 0);
+	config_free(c);
+	c = parse("access { leases-per-uid = 0 } leases { cool-down = 0 records = 1 fair-share = 0 "
+		  "}" MINIMAL);
+	assert_int_equal(c->access.leases_per_uid, 0);
+	assert_int_equal(c->leases.cool_down_s, 0);
+	assert_int_equal(c->leases.records_days, 1);
+	assert_int_equal(c->leases.fair_percent, 0);
+	config_free(c);
+}
+
 /* What later versions act on is accepted, and said so, in the order of the file. */
 static void test_warnings(void **state)
 {
 	static const char *const expected[] = {
-		"t.conf:8: fleet endpoints: ", "t.conf:9: fleet key: ",
-		"t.conf:1: watch: ",           "t.conf:3: proxy \"warp\": ",
-		"t.conf:5: metrics: ",         "t.conf:6: access leases-per-uid: ",
-		"t.conf:11: proxy \"x\": ",
+		"t.conf:8: fleet endpoints: ", "t.conf:9: fleet key: ", "t.conf:1: watch: ",
+		"t.conf:3: proxy \"warp\": ",  "t.conf:5: metrics: ",   "t.conf:11: proxy \"x\": ",
 	};
 	struct config *c = parse("watch { netns = { \"\", blue, /run/netns/red }\n"
 				 " heal = No }\n"
@@ -314,6 +385,10 @@ static void test_reloadable(void **state)
 		{ "machine = a state-dir = /x\n" MINIMAL, "state-dir \"/x\"" },
 		{ "machine = a control = /x\n" MINIMAL, "control \"/x\"" },
 		{ "machine = a bpffs = /x\n" MINIMAL, "bpffs \"/x\"" },
+		{ "machine = a leases { cgroup = slab }\n" MINIMAL, "leases cgroup \"slab\"" },
+		{ "machine = a leases { cgroup = sluice cool-down = 1 records = 2 fair-share = 3 }"
+		  "access { leases-per-uid = 1 ports-per-uid = 2 leases-per-cgroup = 3 }" MINIMAL,
+		  NULL },
 		{ "machine = a max-flows = 4096 icmp-rate = 5 uplinks = x host { sysctl = check }"
 		  "pool q { addresses = 192.0.2.1 } fleet { ttl = 9 } access { group = g }",
 		  NULL },
@@ -466,11 +541,12 @@ static void test_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_values),     cmocka_unit_test(test_held),
-		cmocka_unit_test(test_text),       cmocka_unit_test(test_warnings),
-		cmocka_unit_test(test_reloadable), cmocka_unit_test(test_load),
-		cmocka_unit_test(test_large),      cmocka_unit_test(test_example),
+		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_values),       cmocka_unit_test(test_ipv6),
+		cmocka_unit_test(test_held),         cmocka_unit_test(test_text),
+		cmocka_unit_test(test_lease_limits), cmocka_unit_test(test_warnings),
+		cmocka_unit_test(test_reloadable),   cmocka_unit_test(test_load),
+		cmocka_unit_test(test_large),        cmocka_unit_test(test_example),
 		cmocka_unit_test(test_again),
 	};
 

@@ -382,9 +382,9 @@ static void test_long_answer(void **state)
 	struct peer p = peer_new(s);
 
 	(void)state;
-	peer_send(&p, "{\"method\":\"io.test.Big\",\"parameters\":{\"size\":190000}}");
+	peer_send(&p, "{\"method\":\"io.test.Big\",\"parameters\":{\"size\":520000}}");
 	expect_reply(&p, NULL, 0);
-	peer_send(&p, "{\"method\":\"io.test.Big\",\"parameters\":{\"size\":200000}}");
+	peer_send(&p, "{\"method\":\"io.test.Big\",\"parameters\":{\"size\":530000}}");
 	expect_error(&p, FAILED, "text", "too long");
 	peer_send(&p, "{\"method\":\"io.test.Echo\",\"parameters\":{\"n\":2}}");
 	expect_reply(&p, "n", 2);

@@ -2,36 +2,47 @@
 /* The control server: who may connect and call, how many, and the socket file. */
 #include "control_test.h"
 
-#include <dirent.h>
 #include <grp.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-static unsigned open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
+#include <sys/wait.h>
 
 /* ---- rights and limits ---- */
 
-/* Adopt a connection that somebody else made; as root only. */
-static int adopt_as(struct control *s, uid_t uid, int *ret_fd)
+/* Adopt a connection that somebody else made, as of group gid and, as a supplementary one, extra; as root only. */
+static int adopt_of(struct control *s, uid_t uid, gid_t gid, gid_t extra, int *ret_fd)
 {
 	int fds[2];
 
+	assert_int_equal(setgroups(1, &extra), 0);
+	assert_int_equal(setegid(gid), 0);
 	assert_int_equal(seteuid(uid), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
 	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(setegid(0), 0);
+	assert_int_equal(setgroups(0, NULL), 0);
 	*ret_fd = fds[0];
 	return control_adopt(s, fds[1]);
+}
+
+#define GID_TEST   1 /* a group that there is; its name differs */
+#define GID_NOBODY 65534
+
+static int adopt_as(struct control *s, uid_t uid, int *ret_fd)
+{
+	return adopt_of(s, uid, GID_NOBODY, GID_NOBODY, ret_fd);
+}
+
+static void set_test_group(struct control *s, gid_t gid, char name[64])
+{
+	struct errtext err = { 0 };
+	struct group *g = getgrgid(gid);
+
+	assert_non_null(g);
+	snprintf(name, 64, "%s", g->gr_name);
+	if (control_set_group(s, name, &err) < 0)
+		fail_msg("%s", err.s);
 }
 
 static void test_denied(void **state)
@@ -68,14 +79,21 @@ static void test_denied(void **state)
 	control_close(s);
 }
 
-/* 100 of everybody: a uid gets its share, all together theirs, and root still comes in. */
-static void test_many_clients(void **state)
+/* What a client may call is decided by the group, whichever of its groups that is. */
+static void test_trusted(void **state)
 {
-	static const char call[] = "{\"method\":\"io.test.Echo\"}";
+	static const struct {
+		uid_t uid;
+		gid_t gid, extra;
+		bool trusted;
+	} who[] = {
+		{ 0, 0, 0, true },     { 1000, GID_TEST, 7, true }, { 1000, 7, GID_TEST, true },
+		{ 1000, 7, 7, false }, { 1000, 0, 0, false },
+	};
 	struct seen seen = { 0 };
 	struct control *s = server_open(&seen, NULL, NULL);
-	struct peer p[300];
-	unsigned n = 0, in = 0;
+	char name[64];
+	struct varlink_reply r;
 	int fd;
 
 	(void)state;
@@ -83,24 +101,184 @@ static void test_many_clients(void **state)
 		control_close(s);
 		skip();
 	}
-	for (unsigned uid = 1000; uid < 1006; uid++) {
+	for (int with = 0; with < 2; with++) {
+		if (with)
+			set_test_group(s, GID_TEST, name);
+		for (size_t i = 0; i < sizeof(who) / sizeof(who[0]); i++) {
+			bool trusted = with ? who[i].trusted : who[i].uid == 0;
+			struct peer p;
+
+			assert_int_equal(adopt_of(s, who[i].uid, who[i].gid, who[i].extra, &fd), 0);
+			p = peer_of(s, fd);
+			peer_send(&p, "{\"method\":\"io.test.Pidfd\"}");
+			r = peer_next(&p);
+			assert_int_equal(json_is_true(json_object_get(r.parameters, "trusted")),
+					 trusted);
+			varlink_reply_done(&r);
+			peer_send(&p, "{\"method\":\"org.varlink.service.GetInfo\"}");
+			expect_reply(&p, NULL, 0);
+			for (int m = 0; m < 2; m++) {
+				peer_send(&p, m ? "{\"method\":\"io.test.List\"}"
+						: "{\"method\":\"io.test.Monitor\",\"more\":"
+						  "true}");
+				if (trusted && m == 0)
+					break;
+				expect_error(&p, "io.sluice.Denied", "text",
+					     with ? name : "only root may call");
+			}
+			settle(s);
+			assert_int_equal(stat_of(s, "monitors"), trusted);
+			peer_close(&p);
+			settle(s);
+		}
+	}
+	assert_int_equal(seen.calls, 0);
+	control_close(s);
+}
+
+/* With another group, others are trusted: those who monitor and may not any more are hung up on. */
+static void test_group_changes(void **state)
+{
+	struct seen seen = { 0 };
+	struct control *s = server_open(&seen, NULL, NULL);
+	struct peer in, out, root;
+	struct varlink_reply r;
+	struct errtext err;
+	char name[64];
+	int fd;
+
+	(void)state;
+	if (geteuid() != 0) {
+		control_close(s);
+		skip();
+	}
+	set_test_group(s, GID_TEST, name);
+	for (int i = 0; i < 3; i++) {
+		struct peer *p = i == 0 ? &out : i == 1 ? &in : &root;
+
+		assert_int_equal(adopt_of(s, i == 2 ? 0 : 1000, i == 0 ? GID_TEST : 7, 2, &fd), 0);
+		*p = peer_of(s, fd);
+		peer_send(p, "{\"method\":\"io.test.Monitor\",\"more\":true}");
+		r = peer_next(p);
+		assert_int_equal(r.error != NULL, i == 1);
+		varlink_reply_done(&r);
+	}
+	assert_int_equal(control_set_group(s, "no such group", &err), -EINVAL);
+	assert_int_equal(stat_of(s, "monitors"), 2);
+	set_test_group(s, 2,
+		       name); /* "in" and root have it; so has "out", as a supplementary one */
+	settle(s);
+	assert_int_equal(stat_of(s, "monitors"), 2);
+	set_test_group(s, 7, name);
+	expect_closed(&out);
+	assert_int_equal(stat_of(s, "monitors"), 1);
+	peer_send(&in, "{\"method\":\"io.test.List\"}");
+	r = peer_next(&in);
+	assert_null(r.error);
+	varlink_reply_done(&r);
+	assert_int_equal(control_set_group(s, NULL, &err), 0);
+	peer_send(&in, "{\"method\":\"io.test.List\"}");
+	expect_error(&in, "io.sluice.Denied", "text", "no group");
+	control_publish(s, json_pack("{s:s}", "event", "x"));
+	r = peer_next(&root);
+	assert_non_null(r.root);
+	varlink_reply_done(&r);
+	peer_close(&out);
+	peer_close(&in);
+	peer_close(&root);
+	control_close(s);
+}
+
+/* The process that connected, though it may have ended. */
+static void test_pidfd(void **state)
+{
+	struct seen seen = { 0 };
+	struct control *s = server_open(&seen, NULL, NULL);
+	static const char call[] = "{\"method\":\"io.test.Pidfd\"}";
+	struct peer p = peer_new(s);
+	int hand[2], fd;
+	unsigned before;
+	pid_t child;
+	struct varlink_reply r;
+
+	(void)state;
+	before = open_fds();
+	peer_send(&p, call);
+	expect_reply(&p, "pid", getpid());
+	expect_fds(before);
+	peer_close(&p);
+	/* A child makes both ends, and ends. */
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, hand), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		int fds[2];
+
+		if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 || send_fd(hand[1], fds[0]) < 0 ||
+		    send_fd(hand[1], fds[1]) < 0)
+			_exit(1);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	fd = recv_fd(hand[0]);
+	assert_int_equal(control_adopt(s, recv_fd(hand[0])), 0);
+	p = peer_of(s, fd);
+	peer_send(&p, call);
+	/* Of a process that has been reaped newer kernels give a pidfd still, older ones none. */
+	r = peer_next(&p);
+	if (r.error)
+		assert_string_equal(json_string_value(json_object_get(r.parameters, "text")),
+				    strerror(ESRCH));
+	else
+		assert_int_equal(json_integer_value(json_object_get(r.parameters, "pid")), -1);
+	varlink_reply_done(&r);
+	peer_close(&p);
+	close(hand[0]);
+	close(hand[1]);
+	control_close(s);
+}
+
+/* A uid gets its share, strangers theirs, all together theirs; and root still comes in. */
+static void test_many_clients(void **state)
+{
+	static const char call[] = "{\"method\":\"io.test.Echo\"}";
+	static const unsigned admitted[] = { 16, 16, 0, 16, 16, 0 };
+	static const char *const whys[] = {
+		"uid 1000", "neither root nor in", "neither root nor in",
+		"uid 1003", "64 clients",          "64 clients"
+	};
+	struct seen seen = { 0 };
+	struct control *s = server_open(&seen, NULL, NULL);
+	struct peer p[300];
+	unsigned n = 0, in = 0;
+	char name[64];
+	int fd;
+
+	(void)state;
+	if (geteuid() != 0) {
+		control_close(s);
+		skip();
+	}
+	set_test_group(s, GID_TEST, name);
+	for (unsigned i = 0; i < 6; i++) {
+		/* The first three are not in the group. */
+		gid_t gid = i < 3 ? GID_NOBODY : GID_TEST;
 		unsigned mine = 0;
 
-		for (unsigned i = 0; i < 20; i++) {
-			int r = adopt_as(s, uid, &fd);
+		for (unsigned k = 0; k < 20; k++) {
+			int r = adopt_of(s, 1000 + i, gid, 7, &fd);
 
 			p[n] = peer_of(s, fd);
 			if (r == 0) {
 				mine++;
 			} else {
 				assert_int_equal(r, -EMFILE);
-				expect_error(&p[n], "io.sluice.QuotaExceeded", "text",
-					     uid < 1003 ? "uid 100" : "64 clients");
+				expect_error(&p[n], "io.sluice.QuotaExceeded", "text", whys[i]);
 				expect_closed(&p[n]);
 			}
 			n++;
 		}
-		assert_int_equal(mine, uid < 1004 ? 16 : 0);
+		assert_int_equal(mine, admitted[i]);
 		in += mine;
 	}
 	assert_int_equal(in, 64);
@@ -132,44 +310,6 @@ static void test_many_clients(void **state)
 	while (n > 0)
 		peer_close(&p[--n]);
 	control_close(s);
-}
-
-/* Descriptors sent along stay outside, however many they are and wherever they are put. */
-static void test_fds_refused(void **state)
-{
-	static const char call[] = "{\"method\":\"io.test.Echo\",\"parameters\":{\"n\":2}}";
-	struct seen seen = { 0 };
-	struct control *s = server_open(&seen, NULL, NULL);
-	struct peer p = peer_new(s);
-	unsigned before = open_fds();
-	union {
-		char buf[CMSG_SPACE(64 * sizeof(int))];
-		struct cmsghdr align;
-	} u;
-
-	(void)state;
-	for (unsigned n = 1; n <= 64; n++) {
-		struct iovec iov = { .iov_base = (void *)call, .iov_len = sizeof(call) };
-		struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf };
-		struct cmsghdr *c;
-
-		memset(&u, 0, sizeof(u));
-		mh.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		c = CMSG_FIRSTHDR(&mh);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(n * sizeof(int));
-		for (unsigned i = 0; i < n; i++)
-			memcpy(CMSG_DATA(c) + i * sizeof(int), &p.fd, sizeof(int));
-		assert_int_equal(sendmsg(p.fd, &mh, 0), sizeof(call));
-		expect_reply(&p, "n", 2);
-		assert_int_equal(open_fds(), before);
-	}
-	assert_int_equal(stat_of(s, "fds_refused"), 64);
-	/* Nor do those that were sent and never read. */
-	peer_close(&p);
-	control_close(s);
-	assert_int_equal(open_fds(), before - 4); /* both ends, epoll, timer */
 }
 
 /* ---- the socket file ---- */
@@ -325,9 +465,8 @@ static void test_socket_refused(void **state)
 	assert_non_null(strstr(err.s, "/a/b"));
 	assert_int_equal(try_open(w.path, "no such group", &s, &err), -EINVAL);
 	assert_non_null(strstr(err.s, "\"no such group\" does not exist"));
-	assert_int_equal(access(w.path, F_OK), -1);
 	assert_null(s);
-	place_remove(&w);
+	assert_int_equal(rmdir(w.dir), 0); /* nothing was made */
 }
 
 static void test_socket_group(void **state)
@@ -359,6 +498,54 @@ static void test_socket_group(void **state)
 	assert_int_equal(control_set_group(s, "no such group", &err), -EINVAL);
 	assert_int_equal(stat_path(w.path).st_mode, S_IFSOCK | 0660);
 	assert_int_equal(stat_path(w.path).st_gid, gid);
+	control_close(s);
+	place_remove(&w);
+}
+
+/* For everybody, whether there is a group or not, and after the group has changed. */
+static void test_socket_open(void **state)
+{
+	struct place w = place_make();
+	struct control *s;
+	struct errtext err = { 0 };
+	struct control_options o = {
+		.path = w.path,
+		.open = true,
+		.interface = "io.test",
+		.description = "",
+		.data = &file_seen,
+		.methods = test_methods,
+		.n_methods = sizeof(test_methods) / sizeof(test_methods[0]),
+	};
+	struct group *g = getgrgid(geteuid() == 0 ? GID_TEST : getegid());
+	char name[64];
+
+	(void)state;
+	if (!g) {
+		rmdir(w.dir);
+		skip();
+	}
+	snprintf(name, sizeof(name), "%s", g->gr_name);
+	assert_int_equal(control_open(&o, &s, &err), 0);
+	assert_int_equal(stat_path(w.path).st_mode, S_IFSOCK | 0666);
+	assert_int_equal(control_set_group(s, name, &err), 0);
+	assert_int_equal(stat_path(w.path).st_mode, S_IFSOCK | 0666);
+	assert_int_equal(stat_path(w.path).st_gid, g->gr_gid);
+	if (geteuid() == 0) {
+		struct peer p;
+
+		assert_int_equal(chmod(w.dir, 0755), 0);
+		assert_int_equal(seteuid(65534), 0);
+		p = peer_of(s, dial(w.path));
+		assert_int_equal(seteuid(0), 0);
+		peer_send(&p, "{\"method\":\"io.test.Who\"}");
+		expect_reply(&p, "uid", 65534);
+		peer_send(&p, "{\"method\":\"io.test.List\"}");
+		expect_error(&p, "io.sluice.Denied", "text", name);
+		peer_close(&p);
+	}
+	assert_int_equal(control_set_group(s, NULL, &err), 0);
+	assert_int_equal(stat_path(w.path).st_mode, S_IFSOCK | 0666);
 	control_close(s);
 	place_remove(&w);
 }
@@ -458,11 +645,12 @@ static void test_no_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_denied),       cmocka_unit_test(test_many_clients),
-		cmocka_unit_test(test_fds_refused),  cmocka_unit_test(test_socket_file),
-		cmocka_unit_test(test_socket_stale), cmocka_unit_test(test_socket_refused),
-		cmocka_unit_test(test_socket_group), cmocka_unit_test(test_out_of_fds),
-		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_denied),         cmocka_unit_test(test_many_clients),
+		cmocka_unit_test(test_trusted),        cmocka_unit_test(test_group_changes),
+		cmocka_unit_test(test_pidfd),          cmocka_unit_test(test_socket_open),
+		cmocka_unit_test(test_socket_file),    cmocka_unit_test(test_socket_stale),
+		cmocka_unit_test(test_socket_refused), cmocka_unit_test(test_socket_group),
+		cmocka_unit_test(test_out_of_fds),     cmocka_unit_test(test_no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

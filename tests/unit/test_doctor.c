@@ -359,6 +359,88 @@ static void test_routes(void **state)
 	assert_int_equal(judged(&h, "route.clients", FINDING_WARN, "10.1.0.0/16"), 1);
 }
 
+static void add_ipv6(struct host *h)
+{
+	h->addresses[2] = addr_of("2001:db8:5::7");
+	h->addrs[2] = (struct host_addr){ .addr = h->addresses[2],
+					  .route = HOST_ROUTE_OURS,
+					  .dev = "lo" };
+	h->f.n_addrs6 = 1;
+	h->f.nonlocal_bind6 = 1;
+	h->f.uplinks[0].default_route6 = true;
+}
+
+static void test_ipv6(void **state)
+{
+	static const char nonlocal[] = "sysctl.ip_nonlocal_bind";
+	struct host h;
+
+	(void)state;
+	/* Of no interest without such addresses. */
+	host_init(&h);
+	h.f.nonlocal_bind6 = 0;
+	h.f.lo_disable_ipv6 = 1;
+	h.f.uplinks[0].disable_ipv6 = 1;
+	assert_changes(&h, "");
+	assert_int_equal(worst(&h), FINDING_INFO);
+
+	host_init(&h);
+	add_ipv6(&h);
+	assert_changes(&h, "");
+	assert_int_equal(worst(&h), FINDING_INFO);
+	assert_int_equal(judged(&h, nonlocal, FINDING_OK, "is 1"), 1);
+	assert_int_equal(judged(&h, "route.local", FINDING_OK, "3 of 3"), 1);
+
+	/* The route, and what lets sockets bind. */
+	h.f.nonlocal_bind6 = 0;
+	h.addrs[2].route = HOST_ROUTE_NONE;
+	h.addrs[2].dev[0] = '\0';
+	assert_changes(&h, "sysctl net.ipv6.ip_nonlocal_bind 0 1;route 2001:db8:5::7  lo;");
+	assert_int_equal(judged(&h, nonlocal, FINDING_WARN, "IPV6_FREEBIND can bind 2001:db8:5::7"),
+			 1);
+	h.c.set_sysctls = false;
+	assert_changes(&h, "route 2001:db8:5::7  lo;");
+	assert_int_equal(judged(&h, nonlocal, FINDING_ERROR, "is 0"), 1);
+
+	/* What is an address of the host can be bound without. */
+	host_init(&h);
+	add_ipv6(&h);
+	h.f.nonlocal_bind6 = 0;
+	h.addrs[2].route = HOST_ROUTE_OTHERS;
+	h.addrs[2].configured = true;
+	assert_changes(&h, "");
+	assert_int_equal(judged(&h, nonlocal, FINDING_OK, "not needed"), 1);
+	strcpy(h.addrs[2].dev, "wan");
+	assert_int_equal(judged(&h, "route.local", FINDING_WARN, "answers neighbour solicitations"),
+			 1);
+
+	/* No IPv6: on the host, on lo, on one uplink, on all of them. */
+	host_init(&h);
+	add_ipv6(&h);
+	h.f.nonlocal_bind6 = -ENOENT;
+	assert_changes(&h, "");
+	assert_int_equal(judged(&h, "ipv6", FINDING_ERROR, "1 shared addresses are IPv6"), 1);
+	assert_int_equal(judged(&h, nonlocal, FINDING_WARN, ""), 0);
+	h.f.nonlocal_bind6 = -EACCES;
+	assert_int_equal(judged(&h, nonlocal, FINDING_WARN, "can't be read"), 1);
+	h.f.nonlocal_bind6 = 1;
+	h.f.lo_disable_ipv6 = 1;
+	assert_int_equal(judged(&h, "ipv6", FINDING_ERROR, "disabled on lo"), 1);
+	h.f.lo_disable_ipv6 = 0;
+	h.f.uplinks[1].disable_ipv6 = 1;
+	assert_int_equal(judged(&h, "ipv6", FINDING_INFO, "disabled on uplink wan.2"), 1);
+	assert_int_equal(judged(&h, "ipv6", FINDING_ERROR, ""), 0);
+	h.f.uplinks[0].disable_ipv6 = 1;
+	h.f.uplinks[0].default_route6 = false;
+	assert_int_equal(judged(&h, "ipv6", FINDING_ERROR, "disabled on uplink wan"), 2);
+	assert_int_equal(judged(&h, "uplink.way_out", FINDING_WARN, ""), 0);
+	/* Nothing is known of one that is not there. */
+	h.f.uplinks[1].ifindex = 0;
+	assert_int_equal(judged(&h, "ipv6", FINDING_ERROR, "disabled on uplink wan"), 1);
+	h.f.uplinks[0].disable_ipv6 = 0;
+	assert_int_equal(judged(&h, "uplink.way_out", FINDING_WARN, "no IPv6 default route"), 1);
+}
+
 static void test_uplinks(void **state)
 {
 	struct host h;
@@ -506,6 +588,12 @@ static void test_wanted(void **state)
 	assert_false(wanted(&h, "sysctl", "net.ipv4.conf.lan.forwarding"));
 	assert_true(wanted(&h, "sysctl", "net.ipv4.conf.wan.rp_filter"));
 	assert_true(wanted(&h, "route", "203.0.113.9"));
+	assert_false(wanted(&h, "sysctl", "net.ipv6.ip_nonlocal_bind"));
+	assert_false(wanted(&h, "route", "2001:db8:5::7"));
+	add_ipv6(&h);
+	assert_true(wanted(&h, "sysctl", "net.ipv6.ip_nonlocal_bind"));
+	assert_true(wanted(&h, "route", "2001:db8:5::7"));
+	assert_false(wanted(&h, "route", "203.0.113.9"));
 }
 
 static void test_change_set(void **state)
@@ -549,6 +637,8 @@ static void test_sysctl_keys(void **state)
 			    "net.ipv4.conf.eth0/100.rp_filter");
 	assert_string_equal(sysctl_conf_key("all", "arp_ignore", key),
 			    "net.ipv4.conf.all.arp_ignore");
+	assert_string_equal(sysctl_conf6_key("eth0.100", "disable_ipv6", key),
+			    "net.ipv6.conf.eth0/100.disable_ipv6");
 	for (size_t i = 0; i < N(none); i++) {
 		assert_in_range(-sysctl_read(none[i], text, sizeof(text)), 1, 4095);
 		assert_int_not_equal(sysctl_read_int(none[i], &v), 0);
@@ -795,6 +885,7 @@ int main(void)
 		cmocka_unit_test(test_interface_values),
 		cmocka_unit_test(test_forwarding),
 		cmocka_unit_test(test_routes),
+		cmocka_unit_test(test_ipv6),
 		cmocka_unit_test(test_uplinks),
 		cmocka_unit_test(test_many_inner),
 		cmocka_unit_test(test_port_range),

@@ -279,6 +279,63 @@ static void test_prefixes(void **state)
 	world_done(&w);
 }
 
+/* What the data plane would find: the longest prefix that holds the address. */
+static bool no_nat_holds(const struct plan *p, const char *text)
+{
+	struct addr a;
+
+	assert_int_equal(addr_parse(text, &a), 0);
+	for (size_t i = 0; i < p->n_no_nat; i++) {
+		uint32_t len = p->no_nat[i].key.prefixlen - SLUICE_LPM_POOL_BITS;
+		const uint8_t *b = (const uint8_t *)&p->no_nat[i].key.addr;
+		bool holds = true;
+
+		for (uint32_t bit = 0; bit < len; bit++)
+			holds = holds && !((a.b[bit / 8] ^ b[bit / 8]) >> (7 - bit % 8) & 1);
+		if (holds)
+			return true;
+	}
+	return false;
+}
+
+/* To the map IPv4 is a part of IPv6: a short prefix of IPv6 must not speak for it. */
+static void test_prefixes6(void **state)
+{
+	static const struct {
+		const char *prefix;
+		size_t entries;
+		const char *in, *out;
+	} cases[] = {
+		{ "2001:db8::/32", 1, "2001:db8:ffff::1", "2001:db9::1" },
+		{ "::/0", 96, "2001:db8::1", "192.0.2.1" },
+		{ "::/0", 96, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "255.255.255.255" },
+		{ "::/0", 96, "::1", "0.0.0.0" },
+		{ "::/0", 96, "::fffe:ffff:ffff", "127.0.0.1" },
+		{ "::/95", 1, "::1:2:3", "192.0.2.1" },
+		{ "::fffe:0:0/95", 1, "::fffe:ffff:ffff", "192.0.2.1" },
+		{ "::/80", 16, "::7fff:1:1", "10.0.0.1" },
+		{ "0.0.0.0/0", 1, "192.0.2.1", "2001:db8::1" },
+	};
+	static struct world w;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct config_pool *a;
+		struct plan *p;
+
+		world_init(&w);
+		a = world_pool(&w, "a", 2048);
+		pool_addrs(a, 1, 1);
+		pool_prefix(&a->no_nat, &a->n_no_nat, cases[i].prefix);
+		p = world_plan(&w, NULL);
+		assert_int_equal(p->n_no_nat, cases[i].entries);
+		assert_true(no_nat_holds(p, cases[i].in));
+		assert_false(no_nat_holds(p, cases[i].out));
+		plan_free(p);
+		world_done(&w);
+	}
+}
+
 static void test_pool_rows(void **state)
 {
 	static struct world w;
@@ -803,6 +860,7 @@ int main(void)
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_policy),
 		cmocka_unit_test(test_prefixes),
+		cmocka_unit_test(test_prefixes6),
 		cmocka_unit_test(test_pool_rows),
 		cmocka_unit_test(test_epochs),
 		cmocka_unit_test(test_reuse_when_full),

@@ -16,6 +16,97 @@
 static const uint32_t masks[] = { 0, 0x0000000f, 0x80000035, 0x0000003a, 0, 0x00ff00ff };
 #define STEPS (sizeof(masks) / sizeof(*masks) - 1)
 
+/*
+ * The leases of step k (from 1): it grants ports 10 k and 10 k + 1, and 10 k + 2 only to release it at once; it renews 10 (k - 1) and
+ * releases 10 (k - 1) + 1. All in one batch with the step's holds.
+ */
+#define LEASES_MAX 1200
+
+static struct lease_list {
+	struct lease l[LEASES_MAX];
+	size_t n;
+	uint64_t next;
+} have, step_leases;
+
+static int have_add(const struct lease *l, void *arg)
+{
+	(void)arg;
+	if (have.n == LEASES_MAX)
+		return -ERANGE;
+	have.l[have.n++] = *l;
+	return 0;
+}
+
+static int have_load(struct store *s)
+{
+	have.n = 0;
+	return store_load_leases(s, 0, have_add, NULL, &have.next, &err);
+}
+
+static struct lease *have_port(size_t port)
+{
+	for (size_t i = 0; i < have.n; i++)
+		if (have.l[i].ports.first == port)
+			return &have.l[i];
+	return NULL;
+}
+
+static int step_store(struct store *s, size_t k, uint32_t mask, uint32_t *ret_epoch)
+{
+	struct lease_change ch[6];
+	struct store_batch b = { .leases = ch };
+	int r = have_load(s);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < 3; i++) {
+		struct lease *l = &step_leases.l[i];
+
+		lease_fill(l, have.next++, (int)(10 * k + i), (int)(10 * k + i));
+		ch[b.n_leases++] = (struct lease_change){ .verb = LEASE_GRANTED, .lease = l };
+	}
+	lease_end(&step_leases.l[2], LEASE_WHY_RELEASED, (int64_t)k);
+	ch[b.n_leases++] =
+		(struct lease_change){ .verb = LEASE_RELEASED, .lease = &step_leases.l[2] };
+	if (k > 1) {
+		struct lease *renew = have_port(10 * (k - 1)), *end = have_port(10 * (k - 1) + 1);
+
+		if (!renew || !end)
+			return -ENOENT;
+		renew->expires_ns = 1000 * k;
+		lease_end(end, LEASE_WHY_EXPIRED, (int64_t)k);
+		ch[b.n_leases++] = (struct lease_change){ .verb = LEASE_RENEWED, .lease = renew };
+		ch[b.n_leases++] = (struct lease_change){ .verb = LEASE_RELEASED, .lease = end };
+	}
+	b.next_lease = have.next;
+	return tick_batch(s, mask, 30, S, &b, ret_epoch);
+}
+
+/* Are the leases exactly those after step k? */
+static void check_step_leases(struct store *s, size_t k)
+{
+	size_t n = 0;
+
+	assert_int_equal(have_load(s), 0);
+	for (size_t i = 1; i <= k; i++) {
+		for (size_t kind = 0; kind < 3; kind++, n++) {
+			const struct lease *l = have_port(10 * i + kind);
+
+			assert_non_null(l);
+			assert_int_equal(l->id, have.next - 3 * (k - i + 1) + kind);
+			assert_int_equal(l->expires_ns,
+					 kind == 0 && i < k ? 1000 * (i + 1) : SLUICE_NEVER);
+			assert_int_equal(l->state, kind == 0 || (kind == 1 && i == k)
+							   ? LEASE_ACTIVE
+							   : LEASE_COOLING);
+			assert_int_equal(l->ended_ms, l->state == LEASE_ACTIVE ? 0
+						      : kind == 1              ? i + 1
+									       : i);
+		}
+	}
+	assert_int_equal(have.n, n);
+}
+
 static size_t step_of(uint32_t mask, size_t after)
 {
 	for (size_t i = after; i <= STEPS; i++)
@@ -40,7 +131,7 @@ static void child_steps(int fd)
 		_exit(1);
 	for (size_t i = 0; i < STEPS; i++) {
 		a.step = i + 1;
-		if (tick(s, masks[i + 1], 30, S, &a.epoch))
+		if (step_store(s, i + 1, masks[i + 1], &a.epoch))
 			_exit(1);
 		if (write(fd, &a, sizeof(a)) != sizeof(a))
 			_exit(1);
@@ -60,6 +151,7 @@ static size_t check_after_crash(const struct ack *last)
 
 	assert_true(step <= last->step + 1);
 	assert_true(epoch > last->epoch);
+	check_step_leases(s, step);
 	tick_ok(s, ~masks[step]);
 	assert_int_equal(loaded_mask(s, &next), ~masks[step]);
 	assert_true(next > epoch);
@@ -239,7 +331,7 @@ static void all_steps(void)
 	o.vfs = "faulty";
 	assert_int_equal(store_open_with(dir, MACHINE, &o, &s, &err), 0);
 	for (size_t i = 0; i < STEPS; i++) {
-		assert_int_equal(tick(s, masks[i + 1], 30, S, &moments.now.epoch), 0);
+		assert_int_equal(step_store(s, i + 1, masks[i + 1], &moments.now.epoch), 0);
 		moments.now.step = i + 1;
 	}
 	store_close(s);
@@ -304,7 +396,7 @@ static size_t steps_with_failure(bool *ret_unsure)
 		return 0;
 	}
 	while (step < STEPS) {
-		r = tick(s, masks[step + 1], 30, S, NULL);
+		r = step_store(s, step + 1, masks[step + 1], NULL);
 		if (!r) {
 			step++;
 			continue;
@@ -312,13 +404,16 @@ static size_t steps_with_failure(bool *ret_unsure)
 		assert_failure(r);
 		if (store_must_reopen(s)) {
 			assert_int_equal(tick(s, masks[step + 1], 30, S, NULL), -EIO);
+			assert_int_equal(have_load(s), -EIO);
+			assert_int_equal(store_lease_trim(s, 1, &err), -EIO);
 			assert_int_equal(host_add(s, "k", "k", NULL, NULL, &err), -EIO);
 			*ret_unsure = true;
 			break;
 		}
 		faultvfs_arm(FAULTVFS_NONE, 0, false);
 		assert_int_equal(loaded_mask(s, NULL), masks[step]);
-		assert_int_equal(tick(s, masks[step + 1], 30, S, NULL), 0);
+		check_step_leases(s, step);
+		assert_int_equal(step_store(s, step + 1, masks[step + 1], NULL), 0);
 		step++;
 	}
 	store_close(s);
@@ -427,6 +522,12 @@ static bool open_without_memory(unsigned long at, bool from_then_on, uint32_t ma
 	return memory.hit;
 }
 
+/* Every allocation at first, then fewer and fewer: most of them are made while SQL is compiled. */
+static unsigned long memory_stride(unsigned long at)
+{
+	return 1 + at / 300;
+}
+
 /* A new store is made whole or not at all. */
 static void test_no_memory_to_create(void **state)
 {
@@ -434,7 +535,7 @@ static void test_no_memory_to_create(void **state)
 	int r;
 
 	(void)state;
-	for (; open_without_memory(at, at % 8 == 0, 0, &r); at++) {
+	for (; open_without_memory(at, at % 8 == 0, 0, &r); at += memory_stride(at)) {
 		if (access(file, F_OK)) {
 			failed++;
 			assert_int_equal(r, -ENOMEM);
@@ -458,7 +559,7 @@ static void test_no_memory_to_open(void **state)
 	(void)state;
 	prepare(0x35);
 	before = file_read(&n);
-	for (at = 1; open_without_memory(at, at % 8 == 0, 0x35, &r); at++)
+	for (at = 1; open_without_memory(at, at % 8 == 0, 0x35, &r); at += memory_stride(at))
 		failed += r != 0;
 	assert_true(failed > 500);
 	after = file_read(&n_after);
@@ -474,16 +575,17 @@ static void test_no_memory_to_commit(void **state)
 	uint32_t mask = 0x0f, other = 0xf3, epoch, after, x;
 	struct store *s = open_ok();
 	unsigned long failed = 0;
+	size_t step = 1;
 
 	(void)state;
-	tick_ok(s, mask);
+	assert_int_equal(step_store(s, step, mask, NULL), 0);
 	for (int from_then_on = 0; from_then_on < 2; from_then_on++) {
 		for (unsigned long at = 1;; at++) {
 			int r;
 
 			loaded_mask(s, &epoch);
 			memory_arm(at, from_then_on);
-			r = tick(s, other, 30, S, NULL);
+			r = step_store(s, step + 1, other, NULL);
 			memory.at = 0;
 			assert_false(store_must_reopen(s));
 			if (r) {
@@ -491,8 +593,10 @@ static void test_no_memory_to_commit(void **state)
 				failed++;
 				assert_int_equal(loaded_mask(s, &after), mask);
 				assert_int_equal(epoch, after);
+				check_step_leases(s, step);
 				continue;
 			}
+			check_step_leases(s, ++step);
 			x = mask;
 			mask = other;
 			other = x;
@@ -505,6 +609,56 @@ static void test_no_memory_to_commit(void **state)
 	assert_true(failed > 20);
 	s = open_ok();
 	assert_int_equal(loaded_mask(s, NULL), mask);
+	check_step_leases(s, step);
+	store_close(s);
+}
+
+static int count_record(const struct store_record *r, void *arg)
+{
+	(void)r;
+	++*(int *)arg;
+	return 0;
+}
+
+/* Questions: answered right, or not at all; and the next one is. */
+static void test_no_memory_to_read(void **state)
+{
+	const struct addr a = { { [10] = 0xff, 0xff, 203, 0, 113, 7 } };
+	struct store *s = open_ok();
+	unsigned long failed = 0;
+	bool hit = true;
+
+	(void)state;
+	for (size_t k = 1; k <= 3; k++)
+		assert_int_equal(step_store(s, k, 1, NULL), 0);
+	for (unsigned long at = 1; hit; at++) {
+		int r, n = 0;
+
+		memory_arm(at, at % 4 == 0);
+		r = have_load(s);
+		if (!r)
+			r = store_who(s, &a, 12, 0, 0, 9, count_record, &n, &err);
+		if (!r)
+			r = store_lease_trim(s, 1, &err); /* nothing is as old */
+		hit = memory.hit;
+		memory.at = 0;
+		assert_false(store_must_reopen(s));
+		if (r) {
+			assert_int_equal(r, -ENOMEM);
+			failed++;
+			check_step_leases(s, 3);
+			n = 0;
+			assert_int_equal(store_who(s, &a, 12, 0, 0, 9, count_record, &n, &err), 0);
+		}
+		assert_int_equal(n, 2); /* the hold, and a lease */
+	}
+	assert_true(failed > 10);
+	/* What was counted meanwhile is right. */
+	assert_int_equal(s->log_n, 5);
+	assert_int_equal(store_lease_trim(s, 3, &err), 0);
+	assert_int_equal(have_load(s), 0);
+	for (size_t i = 0; i < have.n; i++)
+		assert_true(have.l[i].state == LEASE_ACTIVE || have.l[i].ended_ms >= 3);
 	store_close(s);
 }
 
@@ -565,8 +719,8 @@ static void test_fault_names(void **state)
 
 static void migrate_all(void)
 {
-	const char *list[4];
-	struct store_options o = with_schema(3, list);
+	const char *list[LATER];
+	struct store_options o = with_schema(4, list);
 	struct store *s = NULL;
 
 	o.vfs = "faulty";
@@ -577,8 +731,8 @@ static void migrate_all(void)
 
 static void migration_crash(bool power_cut)
 {
-	const char *list[4];
-	struct store_options o = with_schema(3, list);
+	const char *list[LATER];
+	struct store_options o = with_schema(4, list);
 	unsigned old = 0, new = 0;
 	struct store *s;
 
@@ -587,19 +741,19 @@ static void migration_crash(bool power_cut)
 	for (unsigned i = 0; i < moments.n; i++) {
 		moment_restore(i);
 		/* All of it or nothing; either goes on. */
-		if (sql("PRAGMA user_version") == 1) {
+		if (sql("PRAGMA user_version") == SCHEMA) {
 			old++;
 			assert_int_equal(moments.acks[i].step, 0);
 			store_close(open_ok());
 		} else {
 			new ++;
-			assert_int_equal(sql("PRAGMA user_version"), 3);
-			assert_int_equal(sql("SELECT count(*) FROM lease WHERE id > 100"), 4);
+			assert_int_equal(sql("PRAGMA user_version"), SCHEMA + 2);
+			assert_int_equal(sql("SELECT count(*) FROM extra WHERE id > 100"), 4);
 		}
 		assert_int_equal(store_open_with(dir, MACHINE, &o, &s, &err), 0);
 		assert_int_equal(loaded_mask(s, NULL), 0x35);
 		store_close(s);
-		assert_int_equal(sql("SELECT count(*) FROM lease WHERE id > 100"), 4);
+		assert_int_equal(sql("SELECT count(*) FROM extra WHERE id > 100"), 4);
 	}
 	assert_true(old && new);
 }
@@ -619,11 +773,17 @@ static void test_migration_power_cut(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_kill_at_points),      TEST(test_kill_at_moments),
-		TEST(test_power_cut),           TEST(test_fail_at_operations),
-		TEST(test_no_memory_to_create), TEST(test_no_memory_to_open),
-		TEST(test_no_memory_to_commit), TEST(test_injected),
-		TEST(test_fault_names),         TEST(test_migration_killed),
+		TEST(test_kill_at_points),
+		TEST(test_kill_at_moments),
+		TEST(test_power_cut),
+		TEST(test_fail_at_operations),
+		TEST(test_no_memory_to_create),
+		TEST(test_no_memory_to_open),
+		TEST(test_no_memory_to_commit),
+		TEST(test_no_memory_to_read),
+		TEST(test_injected),
+		TEST(test_fault_names),
+		TEST(test_migration_killed),
 		TEST(test_migration_power_cut),
 	};
 

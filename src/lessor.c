@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Grants, releases, commits. Points for tests (fault.h): "lessor.claimed" (ports are kept from NAT, nothing is stored), "lessor.persisted", "lessor.published" (in the
+ * maps, nobody was told).
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fault.h"
+#include "lessor_private.h"
+
+#define NS_PER_S 1000000000ULL
+#define CLAIMS   8 /* attempts, each with NAT's newest ports left out */
+
+#define LOOK_NS       (5 * NS_PER_S)  /* asking the kernel for sockets */
+#define LOOK_DUE_NS   (NS_PER_S / 2)  /* the same while ports wait for it */
+#define LOOK_NOW_NS   (NS_PER_S / 20) /* the same when a request finds no room */
+#define JUDGE_AT_ONCE 2048
+#define COMPARE_NS    (5 * NS_PER_S)
+#define RETRY_NS      (5 * NS_PER_S)
+#define TRIM_NS       (60 * NS_PER_S)
+#define TRIM_ON_NS    (NS_PER_S / 5)
+
+uint64_t lessor_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+int64_t lessor_utc_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void lessor_say(const struct lessor *l, int priority, const char *event, const char *fmt, ...)
+{
+	char text[ERRTEXT_LEN];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	l->opts.note(l->opts.arg, priority, event, text);
+}
+
+static unsigned protos_count(uint8_t protos)
+{
+	return !!(protos & LEASE_TCP) + !!(protos & LEASE_UDP);
+}
+
+static uint64_t random_word(void)
+{
+	uint64_t v = 0;
+
+	if (getrandom(&v, sizeof(v), GRND_NONBLOCK) != sizeof(v))
+		v = lessor_now_ns() * 0x9e3779b97f4a7c15ULL;
+	return v;
+}
+
+static uint64_t due_ns(uint64_t last_ns, uint64_t every_ns, uint64_t took_ns)
+{
+	uint64_t rest_ns = took_ns * LESSOR_SHARE;
+
+	return last_ns + (rest_ns > every_ns ? rest_ns : every_ns);
+}
+
+/* A request finds no room: free at once what has rested long enough. True if there may be room now. */
+static bool cooled_free(struct lessor *l)
+{
+	uint64_t now_ns = lessor_now_ns();
+
+	if (lease_next_cooled(l->table) > now_ns ||
+	    due_ns(l->looked_ns, LOOK_NOW_NS, l->look_took_ns) > now_ns)
+		return false;
+	/* Two looks have to agree that nobody uses a port. */
+	for (int i = 0; i < 2; i++) {
+		lessor_look(l);
+		while (l->judging)
+			lessor_judge(l, JUDGE_AT_ONCE);
+	}
+	return true;
+}
+
+/* Choose and claim; NAT may be faster. */
+static int ranges_take(struct lessor *l, const struct lease_request *req, struct range *ranges,
+		       struct errtext *err)
+{
+	uint32_t done;
+	int r = 0;
+
+	for (int i = 0; i < CLAIMS; i++) {
+		r = lease_choose(l->table, req, random_word(), lessor_busy, l, ranges, err);
+		if (r == -ENOSPC && cooled_free(l))
+			r = lease_choose(l->table, req, random_word(), lessor_busy, l, ranges, err);
+		if (r < 0)
+			return r;
+		for (done = 0; done < req->leases && !r; done++)
+			r = lessor_claim(l, &ranges[done], req->protos);
+		if (!r)
+			return 0;
+		l->stats.raced++;
+		for (uint32_t k = 0; k + 1 < done; k++)
+			lessor_unclaim(l, &ranges[k], req->protos);
+	}
+	return errtext_set(err, EBUSY,
+			   "NAT took each of %d choices of ports at the same moment: try again",
+			   CLAIMS);
+}
+
+/* ---- the table's changes ---- */
+
+int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lease **ret,
+		   struct errtext *err)
+{
+	struct range ranges[LEASE_AT_ONCE];
+	uint64_t now_ns = lessor_now_ns(), want;
+	struct watch *watch = NULL;
+	uint32_t n = 0;
+	int r;
+
+	if (req->leases < 1 || req->leases > LEASE_AT_ONCE)
+		return errtext_set(err, EINVAL, "leases %u: 1 to %d at once", req->leases,
+				   LEASE_AT_ONCE);
+	want = (uint64_t)req->ports * req->leases * protos_count(req->protos);
+	if (l->leased_ports + want > SLUICE_MAX_LEASED) {
+		l->stats.refused++;
+		return errtext_set(err, EDQUOT,
+				   "this machine can have %d ports under lease, and has %llu",
+				   SLUICE_MAX_LEASED, (unsigned long long)l->leased_ports);
+	}
+	r = lessor_watch_reserve(l, req, req->leases, &watch, err);
+	if (r < 0)
+		return r;
+	r = ranges_take(l, req, ranges, err);
+	if (r < 0) {
+		l->stats.refused++;
+		return r;
+	}
+	FAULT_POINT("lessor.claimed");
+	for (; n < req->leases; n++) {
+		ret[n] =
+			lease_grant(l->table, l->next_id, req, &ranges[n], now_ns, lessor_utc_ms());
+		if (!ret[n])
+			break;
+		l->next_id++;
+		l->next_id_used = true;
+		l->leased_ports += (uint64_t)req->ports * protos_count(req->protos);
+		if (watch)
+			lessor_watch_add(l, watch, ret[n]);
+	}
+	if (n == req->leases)
+		return 0;
+	/* Out of memory half way: what was granted ends in the same transaction, and cools down. */
+	for (uint32_t k = n; k < req->leases; k++)
+		lessor_unclaim(l, &ranges[k], req->protos);
+	for (uint32_t k = 0; k < n; k++)
+		lessor_release(l, ret[k], LEASE_WHY_RELEASED, err);
+	return errtext_set(err, ENOMEM, "out of memory");
+}
+
+int lessor_renew(struct lessor *l, struct lease *lease, uint32_t ttl_s, struct errtext *err)
+{
+	int r = lease_renew(l->table, lease, ttl_s, lessor_now_ns());
+
+	if (r == -EINVAL)
+		return errtext_set(err, EINVAL,
+				   "lease %llu has no time limit to renew: say which one it shall "
+				   "have from now on (ttl)",
+				   (unsigned long long)lease->id);
+	return r < 0 ? errtext_set(err, -r, "out of memory") : 0;
+}
+
+int lessor_release(struct lessor *l, struct lease *lease, enum lease_why why, struct errtext *err)
+{
+	int r = lease_release(l->table, lease, why, lessor_now_ns(), lessor_utc_ms());
+
+	return r < 0 ? errtext_set(err, -r, "out of memory") : 0;
+}
+
+/* ---- commit ---- */
+
+bool lessor_dirty(const struct lessor *l)
+{
+	size_t n;
+
+	lease_journal(l->table, &n);
+	return n > 0;
+}
+
+/* Take out of the map what has ended, and the socket that received for it. */
+static int published_end(struct lessor *l, const struct lease *lease, struct lessor_entries *e)
+{
+	for (enum sluice_l4 l4 = SLUICE_TCP; l4 <= SLUICE_UDP; l4++)
+		if (lease->protos & 1U << l4)
+			lessor_steer_rm(l, lease, l4);
+	lessor_exec_end(l, lease);
+	return lessor_entries_add(e, lease, false, NULL);
+}
+
+/* Which entries the journal means. A lease that came and went within it was never in the map. */
+static int entries_collect(struct lessor *l, const struct lease_change *j, size_t n,
+			   struct lessor_entries *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && !r; i++) {
+		struct lease *lease = j[i].lease;
+
+		if (j[i].verb == LEASE_GRANTED && lease->state == LEASE_ACTIVE)
+			r = lessor_entries_add(e, lease, true, NULL);
+		else if (j[i].verb == LEASE_RELEASED)
+			r = published_end(l, lease, e);
+	}
+	return r;
+}
+
+static void after_keep(struct lessor *l, enum lease_verb verb, struct lease *lease)
+{
+	if (verb == LEASE_GRANTED) {
+		l->stats.granted++;
+	} else if (verb == LEASE_RELEASED) {
+		l->stats.ended++;
+		l->leased_ports -= (uint64_t)(lease->ports.last - lease->ports.first + 1) *
+				   protos_count(lease->protos);
+		lessor_watch_rm(l, lease);
+		lease->user = LESSOR_KEPT;
+	}
+	l->opts.tell(l->opts.arg, verb, lease);
+}
+
+static void undo(struct lessor *l, const struct lease_change *j, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct lease *lease = j[i].lease;
+
+		if (j[i].verb != LEASE_GRANTED)
+			continue;
+		lessor_unclaim(l, &lease->ports, lease->protos);
+		lessor_watch_rm(l, lease);
+		lessor_exec_end(l, lease);
+		l->leased_ports -= (uint64_t)(lease->ports.last - lease->ports.first + 1) *
+				   protos_count(lease->protos);
+	}
+	lease_undo(l->table);
+}
+
+int lessor_commit(struct lessor *l, struct errtext *err)
+{
+	struct store_batch batch = { .now_ms = lessor_utc_ms() };
+	struct lessor_entries e = { 0 };
+	size_t n;
+	const struct lease_change *j = lease_journal(l->table, &n);
+	int r;
+
+	if (!n)
+		return 0;
+	batch.leases = j;
+	batch.n_leases = n;
+	batch.next_lease = l->next_id_used ? l->next_id : 0;
+	r = store_commit(l->store, &batch, err);
+	if (r < 0) {
+		undo(l, j, n);
+		return store_must_reopen(l->store) ? -EIO : r;
+	}
+	l->next_id_used = false;
+	FAULT_POINT("lessor.persisted");
+	r = entries_collect(l, j, n, &e);
+	if (r < 0)
+		errtext_set(err, -r, "out of memory");
+	if (!r && e.n_rm)
+		r = dp_lease_rm(l->dp, e.rm, e.n_rm, err);
+	if (!r && e.n_put)
+		r = dp_lease_put(l->dp, e.put, e.n_put, err);
+	lessor_entries_done(&e);
+	if (r < 0)
+		return -EIO; /* stored, and not in the maps */
+	FAULT_POINT("lessor.published");
+	for (size_t i = 0; i < n; i++)
+		after_keep(l, j[i].verb, j[i].lease);
+	lease_keep(l->table);
+	return 0;
+}
+
+/* ---- life ---- */
+
+const struct lease_table *lessor_table(const struct lessor *l)
+{
+	return l->table;
+}
+
+struct lease *lessor_find(const struct lessor *l, uint64_t id)
+{
+	struct lease *lease = lease_find(l->table, id);
+
+	return lease && lease->state == LEASE_ACTIVE ? lease : NULL;
+}
+
+struct lessor_stats lessor_stats(const struct lessor *l)
+{
+	return l->stats;
+}
+
+static struct lease_limits limits_of(const struct config *c)
+{
+	return (struct lease_limits){
+		.leases = SLUICE_MAX_LEASED,
+		.uid_leases = c->access.leases_per_uid,
+		.uid_ports = c->access.ports_per_uid,
+		.cgroup_leases = c->access.leases_per_cgroup,
+		.fair_percent = c->leases.fair_percent,
+		.cool_down_s = c->leases.cool_down_s,
+	};
+}
+
+/* Leases in slices that this machine has lost. */
+static int foreign_end(struct lessor *l, struct errtext *err)
+{
+	struct lease *lease;
+	int r;
+
+	while ((lease = lease_foreign(l->table))) {
+		r = lessor_release(l, lease, LEASE_WHY_SLICE, err);
+		if (r < 0)
+			return r;
+	}
+	return lessor_commit(l, err);
+}
+
+int lessor_reconfigure(struct lessor *l, const struct config *c, const struct hold_table *holds,
+		       const struct plan *plan, struct errtext *err)
+{
+	struct lease_limits limits = limits_of(c);
+	int r = lessor_slices_set(l, holds, plan, err);
+
+	if (r < 0)
+		return r;
+	lease_limits_set(l->table, &limits);
+	l->cool_down_s = c->leases.cool_down_s;
+	l->records_days = c->leases.records_days;
+	r = foreign_end(l, err);
+	if (r < 0)
+		return r;
+	return lessor_sync(l, err);
+}
+
+struct loading {
+	struct lessor *l;
+	uint64_t now_ns;
+	int64_t now_ms;
+	struct errtext *err;
+};
+
+/* One lease of the store. How long an ended one has to rest yet is counted by the wall clock, since the other one does not survive a start. */
+static int load_one(const struct lease *stored, void *arg)
+{
+	const struct loading *ld = arg;
+	struct lease lease = *stored;
+	char text[RANGE_STRLEN];
+	int64_t left_ms;
+	int r;
+
+	if (lease.state == LEASE_COOLING) {
+		left_ms = lease.ended_ms + (int64_t)ld->l->cool_down_s * 1000 - ld->now_ms;
+		if (left_ms > (int64_t)ld->l->cool_down_s * 1000)
+			left_ms = (int64_t)ld->l->cool_down_s * 1000;
+		lease.user = LESSOR_KEPT;
+		lease.cool_ns = ld->now_ns + (left_ms > 0 ? (uint64_t)left_ms * 1000000 : 0);
+	} else {
+		ld->l->leased_ports += (uint64_t)(lease.ports.last - lease.ports.first + 1) *
+				       protos_count(lease.protos);
+	}
+	r = lease_adopt(ld->l->table, &lease);
+	/* The same ports rested twice already: with a short cool-down, ended ones overlap in the records. */
+	if (r == -EEXIST && lease.state == LEASE_COOLING)
+		return 0;
+	if (r < 0)
+		return errtext_set(ld->err, -r, "lease %llu of %s in the store: %s",
+				   (unsigned long long)lease.id, range_format(&lease.ports, text),
+				   strerror(-r));
+	return 0;
+}
+
+int lessor_open(const struct lessor_opts *opts, const struct config *c,
+		const struct hold_table *holds, const struct plan *plan, struct lessor **ret,
+		struct errtext *err)
+{
+	struct lease_limits limits = limits_of(c);
+	struct lessor *l = calloc(1, sizeof(*l));
+	struct loading ld = {
+		.l = l,
+		.now_ns = lessor_now_ns(),
+		.now_ms = lessor_utc_ms(),
+		.err = err,
+	};
+	int r;
+
+	if (!l)
+		return errtext_set(err, ENOMEM, "out of memory");
+	l->opts = *opts;
+	l->store = opts->store;
+	l->dp = opts->dp;
+	l->epoll_fd = -1;
+	l->round = LESSOR_ROUND;
+	l->cool_down_s = c->leases.cool_down_s;
+	l->table = lease_table_new(&limits);
+	if (!l->table) {
+		r = errtext_set(err, ENOMEM, "out of memory");
+		goto fail;
+	}
+	if ((r = sockdiag_open(&l->diag, err)) < 0 || (r = lessor_watch_open(l, c, err)) < 0 ||
+	    (r = lessor_slices_set(l, holds, plan, err)) < 0)
+		goto fail;
+	r = store_load_leases(l->store, ld.now_ms - (int64_t)l->cool_down_s * 1000, load_one, &ld,
+			      &l->next_id, err);
+	if (r < 0 || (r = lessor_watch_adopt(l, err)) < 0 ||
+	    (r = lessor_reconfigure(l, c, holds, plan, err)) < 0)
+		goto fail;
+	lessor_look(l);
+	*ret = l;
+	return 0;
+fail:
+	lessor_close(l);
+	return r;
+}
+
+static int teardown_adopt(const struct lease *lease, void *arg)
+{
+	return lease_adopt(arg, lease);
+}
+
+int lessor_teardown(struct store *s, struct errtext *err)
+{
+	const struct lease_limits limits = { .leases = SLUICE_MAX_LEASED };
+	struct lease_table *t = lease_table_new(&limits);
+	struct store_batch batch = { .now_ms = lessor_utc_ms() };
+	struct lease *lease = NULL;
+	uint64_t next;
+	int r;
+
+	if (!t)
+		return errtext_set(err, ENOMEM, "out of memory");
+	/* The active ones alone. */
+	r = store_load_leases(s, INT64_MAX, teardown_adopt, t, &next, err);
+	while (!r && (lease = lease_next(t, lease ? lease->id : 0)))
+		if (lease->state == LEASE_ACTIVE)
+			r = lease_release(t, lease, LEASE_WHY_SLICE, 0, batch.now_ms);
+	batch.leases = lease_journal(t, &batch.n_leases);
+	if (!r)
+		r = store_commit(s, &batch, err);
+	lease_table_free(t);
+	return r;
+}
+
+void lessor_close(struct lessor *l)
+{
+	if (!l)
+		return;
+	lessor_watch_close(l);
+	sockdiag_close(l->diag);
+	lease_table_free(l->table);
+	free(l->slices);
+	free(l->foreign);
+	free(l);
+}
+
+/* Has a slice's deadline passed, or come back? Then what may be given out changes. */
+static void deadlines_look(struct lessor *l, const struct hold_table *holds, uint64_t now_ns)
+{
+	struct errtext err;
+	bool changed = false;
+
+	for (size_t i = 0; l->deadlines && i < l->n_slices; i++) {
+		bool live = hold_live(&holds->rows[i], now_ns);
+
+		changed |= live != l->slices[i].live;
+		l->slices[i].live = live;
+	}
+	if (changed && lessor_slices_tell(l, holds, &err) < 0)
+		lessor_say(l, LOG_ERR, "lease", "deadlines of slices: %s", err.s);
+}
+
+static void expired_end(struct lessor *l, uint64_t now_ns)
+{
+	struct errtext err;
+	struct lease *lease;
+
+	while ((lease = lease_expired(l->table, now_ns)))
+		if (lessor_release(l, lease, LEASE_WHY_EXPIRED, &err) < 0)
+			break; /* for want of memory: the next turn */
+}
+
+static void sooner(uint64_t *next_ns, uint64_t at_ns)
+{
+	if (at_ns < *next_ns)
+		*next_ns = at_ns;
+}
+
+static void records_trim(struct lessor *l, uint64_t now_ns)
+{
+	struct errtext err;
+	int r = store_lease_trim(l->store,
+				 lessor_utc_ms() - (int64_t)l->records_days * 86400 * 1000, &err);
+
+	if (r < 0)
+		lessor_say(l, LOG_ERR, "store", "old records of leases can't be removed: %s",
+			   err.s);
+	/* A bounded number each time: go on at once while there are more. */
+	l->trim_ns = now_ns + (r > 0 ? TRIM_ON_NS : TRIM_NS);
+}
+
+void lessor_tick(struct lessor *l, const struct hold_table *holds, uint64_t now_ns,
+		 uint64_t *ret_next_ns)
+{
+	uint64_t next_ns = SLUICE_NEVER, look_ns;
+
+	deadlines_look(l, holds, now_ns);
+	look_ns =
+		due_ns(l->looked_ns, lease_next_cooled(l->table) <= now_ns ? LOOK_DUE_NS : LOOK_NS,
+		       l->look_took_ns);
+	if (!l->judging && look_ns <= now_ns)
+		lessor_look(l);
+	if (l->judging)
+		lessor_judge(l, JUDGE_AT_ONCE);
+	/* Not in the middle of changes that are not published yet. */
+	if (!lessor_dirty(l) && due_ns(l->compared_ns, COMPARE_NS, l->compare_took_ns) <= now_ns)
+		lessor_compare(l, now_ns);
+	if (l->trim_ns <= now_ns)
+		records_trim(l, now_ns);
+	if (l->retry_ns <= now_ns) {
+		lessor_watch_retry(l);
+		l->retry_ns = now_ns + RETRY_NS;
+	}
+	expired_end(l, now_ns);
+	if (l->judging)
+		next_ns = now_ns;
+	sooner(&next_ns, lease_next_expiry(l->table));
+	sooner(&next_ns, due_ns(l->looked_ns, LOOK_NS, l->look_took_ns));
+	look_ns = due_ns(l->looked_ns, LOOK_DUE_NS, l->look_took_ns);
+	if (lease_next_cooled(l->table) != SLUICE_NEVER)
+		sooner(&next_ns, lease_next_cooled(l->table) > look_ns ? lease_next_cooled(l->table)
+								       : look_ns);
+	sooner(&next_ns, due_ns(l->compared_ns, COMPARE_NS, l->compare_took_ns));
+	sooner(&next_ns, l->trim_ns);
+	sooner(&next_ns, l->retry_ns);
+	*ret_next_ns = next_ns;
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the lessor's parts share: lessor.c (grants and commits), lessor_watch.c (who has ended), lessor_sync.c (maps and kernel compared). */
+#ifndef LESSOR_PRIVATE_H
+#define LESSOR_PRIVATE_H
+
+#include <net/if.h>
+#include <sys/queue.h>
+
+#include "cgroup.h"
+#include "lessor.h"
+#include "sockdiag.h"
+
+#define WATCH_BUCKETS   1024
+#define DIFFERENCES_MAX 1024
+#define LESSOR_ROUND \
+	16 /* `user` of a cooling lease that a look found in use is the look's number, from here on */
+#define LESSOR_KEPT  ((void *)1) /* `user` of a cooling lease whose end is on the disk */
+#define LESSOR_SHARE 20 /* looking and comparing take at most a twentieth of the time each */
+
+/* A process whose end ends leases. */
+struct watch {
+	LIST_ENTRY(watch) link;
+	struct lease_holder who;
+	int fd;        /* pidfd */
+	uint64_t *ids; /* leases bound to it, ended ones among them */
+	size_t n, cap;
+	bool dead;   /* the process has ended; what it had is being ended */
+	size_t live; /* those of them that go on; their `user` is this watch */
+};
+LIST_HEAD(watch_list, watch);
+
+/* One slice as the lessor sees it: the same index as in the lease table. */
+struct lessor_slice {
+	struct range ports;
+	uint32_t row;
+	bool live;
+	size_t foreign; /* where its words begin in lessor.foreign: TCP's blocks, then UDP's */
+};
+
+/* A slot of map "steered". */
+struct steer {
+	uint64_t lease; /* 0: free */
+	enum sluice_l4 l4;
+};
+
+/* Between table and maps, seen by lessor_compare(). */
+struct difference {
+	uint64_t key;
+	unsigned seen; /* times in a row */
+	bool now;
+};
+
+struct lessor {
+	struct lessor_opts opts;
+	struct store *store;
+	struct dp *dp;
+	struct lease_table *table;
+	struct sockdiag *diag;
+	struct lessor_slice *slices;
+	size_t n_slices;
+	uint64_t *foreign; /* ports that sockets without a lease have */
+	size_t n_foreign;
+	bool deadlines; /* some slice has one */
+	uint64_t next_id;
+	bool next_id_used; /* given out since the last commit */
+	uint64_t leased_ports;
+	uint32_t cool_down_s;
+	uint32_t records_days;
+
+	/* Of lessor_watch.c */
+	int epoll_fd;
+	struct watch_list watches[WATCH_BUCKETS];
+	size_t n_idle;           /* watches without a lease */
+	size_t n_dead;           /* watches of ended processes that still have leases */
+	size_t idle_at;          /* bucket where such a one was last looked for */
+	struct cgroups *cgroups; /* NULL: this machine has none, see no_cgroups */
+	struct errtext no_cgroups;
+	bool no_exec; /* the kernel does not take its hooks */
+
+	/* Of lessor_sync.c */
+	uint64_t looked_ns; /* when the kernel was last asked for sockets, and how long that took */
+	uint64_t look_took_ns;
+	uint64_t compared_ns;
+	uint64_t compare_took_ns;
+	uint64_t retry_ns; /* when ends that failed are next tried again */
+	uint64_t trim_ns;  /* when old records are next looked for */
+	bool judging;      /* the last look has not been gone through to its end */
+	uintptr_t round;   /* of looking: marks the cooling leases whose ports are in use */
+	bool look_failing; /* said so in the log */
+	struct difference differences[DIFFERENCES_MAX];
+	size_t n_differences;
+	struct steer steers[SLUICE_MAX_STEERED]; /* by slot */
+	uint32_t n_steers;                       /* slots from here on are free */
+	struct lessor_stats stats;
+};
+
+uint64_t lessor_now_ns(void);
+int64_t lessor_utc_ms(void);
+void lessor_say(const struct lessor *l, int priority, const char *event, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* ---- lessor_ports.c ---- */
+
+/* The holds and the plan in force. The slices' deadlines alone have changed: _tell. */
+int lessor_slices_set(struct lessor *l, const struct hold_table *holds, const struct plan *plan,
+		      struct errtext *err);
+int lessor_slices_tell(struct lessor *l, const struct hold_table *holds, struct errtext *err);
+/* What NAT has, and what sockets have that asked nobody: a lease_busy_fn. */
+uint64_t lessor_busy(void *arg, size_t slice, enum sluice_l4 l4, uint16_t first);
+/* Index of the slice that a range lies in; -1: none. */
+int lessor_slice_of(const struct lessor *l, const struct range *r);
+/* Claim a lease's ports in every protocol, all or none; take that back. */
+int lessor_claim(struct lessor *l, const struct range *r, uint8_t protos);
+void lessor_unclaim(struct lessor *l, const struct range *r, uint8_t protos);
+/* Entries to write, one a port and protocol, for many leases at a time. */
+struct lessor_entries {
+	struct dp_lease *put;
+	struct sluice_port_key *rm;
+	size_t n_put, n_rm, cap;
+};
+
+/* A lease's ports are to be entered (steer by protocol, NULL: none), or taken out. 0 or -ENOMEM. */
+int lessor_entries_add(struct lessor_entries *e, const struct lease *lease, bool put,
+		       const uint32_t steer[SLUICE_L4_MAX]);
+void lessor_entries_done(struct lessor_entries *e);
+/* Entries of map "leases" for all of a lease's ports; steer by protocol. */
+int lessor_entries_put(struct lessor *l, const struct lease *lease,
+		       const uint32_t steer[SLUICE_L4_MAX], struct errtext *err);
+
+/* ---- lessor_watch.c ---- */
+
+int lessor_watch_open(struct lessor *l, const struct config *c, struct errtext *err);
+void lessor_watch_close(struct lessor *l);
+/*
+ * The watch of the process that a request wants its leases bound to, with room for n of them; NULL: no process. Then lessor_watch_add() for each that was granted.
+ */
+int lessor_watch_reserve(struct lessor *l, const struct lease_request *req, size_t n,
+			 struct watch **ret, struct errtext *err);
+void lessor_watch_add(struct lessor *l, struct watch *w, struct lease *lease);
+void lessor_watch_rm(struct lessor *l, struct lease *lease);
+/* After a start: watch the holders of the store's leases, and release those whose holders are gone. */
+int lessor_watch_adopt(struct lessor *l, struct errtext *err);
+/* End what should have ended, and could not be stored. */
+void lessor_watch_retry(struct lessor *l);
+/* The lease has ended: its control group, if it has one, has no way out any more. */
+void lessor_exec_end(struct lessor *l, const struct lease *lease);
+
+/* ---- lessor_sync.c ---- */
+
+/* The lease has no socket in "steered" any more. */
+void lessor_steer_rm(struct lessor *l, const struct lease *lease, enum sluice_l4 l4);
+
+/* Make the maps agree with the table, at a start or after a reload. */
+int lessor_sync(struct lessor *l, struct errtext *err);
+/* Look at the kernel's sockets: which ports are in use, by leases that cool down or without any. */
+void lessor_look(struct lessor *l);
+/* Judge by the last look the leases whose rest was over by then: at most max of them, for a turn must not take long. Goes on while l->judging. */
+void lessor_judge(struct lessor *l, size_t max);
+void lessor_compare(struct lessor *l, uint64_t now_ns);
+
+#endif
