@@ -1,0 +1,133 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Leases measured, against what a program does without them: tests/bench/leases.sh [--json FILE] [--seconds S]
+#
+#   pairs      acquire and release through the library, 64 threads with a connection each, every grant on the disk before it is answered;
+#              against bind() and close() of a free port, which nobody else knows of
+#   connect    TCP connections a second of an unchanged program under "sluice exec", against the same program without; UDP likewise
+#   shared     one lease of 2048 ports carries 2048 x 50 connections at once, to 50 destinations
+#
+# Runs in the lab's namespaces. --json adds its results to FILE under "leases". Exit code 1 when a measure failed.
+set -euo pipefail
+export LC_ALL=C.UTF-8
+# shellcheck source=netns-lab/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../../netns-lab/lib.sh"
+
+RATE=$LAB_BUILD/tools/rate
+LEASEBENCH=$LAB_BUILD/tools/leasebench
+CRAWLER=$LAB_BUILD/examples/crawler
+ORIGIN=198.51.100.10
+ROUNDS=5
+DESTINATIONS=50
+seconds=5
+json=
+
+while [[ $# -gt 0 ]]; do
+	case $1 in
+	--json) json=$2 ;;
+	--seconds) seconds=$2 ;;
+	*) lab_die "usage: leases.sh [--json FILE] [--seconds S]" ;;
+	esac
+	shift 2
+done
+
+results={}
+failed=0
+
+result() { # JQ-ARGUMENT...: an object to add
+	results=$(jq -c "$@" <<<"$results")
+}
+
+# The median of numbers, one a line.
+median() {
+	sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+
+socket() {
+	echo "$LAB_STATE/edge1/control.sock"
+}
+
+exec_rate() { # RATE-ARG...
+	in_ns edge1 "$SLUICE" --socket "$(socket)" exec --pool default --count 1024 -- "$RATE" --seconds 1 "$@" | jq .per_s
+}
+
+plain_rate() { # RATE-ARG...
+	in_ns edge1 "$RATE" --seconds 1 "$@" | jq .per_s
+}
+
+# Connections a second with and without, in turns, so that whatever else goes on hits both.
+bench_connect() { # NAME RATE-ARG...
+	local name=$1 n plain exec
+
+	shift
+	for ((n = 0; n < ROUNDS; n++)); do
+		plain_rate "$@" >>"$LAB_STATE/$name.plain"
+		exec_rate "$@" >>"$LAB_STATE/$name.exec"
+	done
+	plain=$(median <"$LAB_STATE/$name.plain")
+	exec=$(median <"$LAB_STATE/$name.exec")
+	printf '%-10s %12.0f /s plain %12.0f /s exec     ratio %.3f\n' "connect $name" "$plain" "$exec" \
+		"$(jq -n "$exec / $plain")"
+	# shellcheck disable=SC2016 # jq's variables
+	result --arg n "$name" --argjson p "$plain" --argjson e "$exec" \
+		'.connect[$n] = {plain_per_s: $p, exec_per_s: $e, ratio: ($e / $p)}'
+}
+
+bench_pairs() { # BATCH
+	local out plain
+
+	out=$(in_ns edge1 "$LEASEBENCH" --socket "$(socket)" --threads 64 --seconds "$seconds" --batch "$1" --pool bench --proto udp) ||
+		failed=1
+	plain=$(in_ns edge1 "$RATE" --seconds 1 --bind "$SHARED:1" | jq .per_s)
+	jq -r --argjson p "$plain" '"pairs      batch \(.batch): \(.pairs_per_s|floor) /s, acquire p50 \(.acquire_p50_us) us, p99 \(.acquire_p99_us) us; bind+close \($p|floor) /s, ratio \(.pairs_per_s / $p * 1000 | floor / 1000); errors \(.errors) \(.first_error)"' <<<"$out"
+	# shellcheck disable=SC2016 # jq's variables
+	result --argjson o "$out" --argjson p "$plain" \
+		'.pairs += [$o + {bind_close_per_s: $p, ratio: ($o.pairs_per_s / $p)}]'
+}
+
+bench_shared() {
+	local n list=() out
+
+	for ((n = 0; n < DESTINATIONS; n++)); do
+		ip -n slab-origin addr add "198.51.100.$((100 + n))/24" dev net
+		list+=("198.51.100.$((100 + n)):7000")
+	done
+	start_bg echo-many origin "$TALK" echo "${list[@]}"
+	prlimit --pid "$(bg_pid echo-many)" --nofile=300000:300000
+	wait_out echo-many 10 ready
+	lab_sysctl origin net.core.somaxconn=8192
+	lab_sysctl edge1 net.ipv4.ip_local_port_range="1024 65535"
+	out=$(ulimit -n 300000; SLUICE_SOCKET=$(socket) in_ns edge1 "$CRAWLER" --pool default --ports 2048 \
+		--connections $((2048 * DESTINATIONS)) "${list[@]}" 2>&1) || failed=1
+	printf 'shared     %s\n' "$out"
+	# shellcheck disable=SC2016 # jq's variables
+	result --arg o "$out" --argjson ok "$((1 - failed))" --argjson n $((2048 * DESTINATIONS)) \
+		'.shared = {connections: $n, ok: ($ok == 1), report: $o}'
+	stop_bg echo-many || true
+}
+
+lab_begin
+for tool in "$RATE" "$LEASEBENCH" "$CRAWLER"; do
+	[[ -x $tool ]] || lab_die "$tool is not built: run make bench"
+done
+lab_up egress
+# A pool of its own for the pairs: 8 addresses, half a million ports, so that a second of cool-down is no bottleneck.
+edge_conf edge1 'unleased = "allow"' 'leases { cool-down = 1 }' >/dev/null
+echo 'pool "bench" { addresses = { "203.0.113.64/29" } }' >>"$LAB_STATE/edge1/sluice.conf"
+sluiced_start edge1
+start_bg echo origin "$TALK" echo "$ORIGIN:7000"
+start_bg echo-udp origin "$TALK" echo --udp "$ORIGIN:7001"
+wait_out echo 10 ready
+wait_out echo-udp 10 ready
+for batch in 1 8 64; do
+	bench_pairs "$batch"
+done
+bench_connect tcp "$ORIGIN:7000"
+bench_connect udp --udp "$ORIGIN:7001"
+bench_shared
+if [[ -n $json ]]; then
+	[[ -s $json ]] || echo '{}' >"$json"
+	jq --argjson r "$results" '.leases = $r' "$json" >"$json.new"
+	mv "$json.new" "$json"
+fi
+exit "$failed"
