@@ -26,10 +26,11 @@
 #include "methods.h"
 #include "methods_lease.h"
 
-#define EXIT_USAGE  1
-#define EXIT_FAILED 2
-#define NS_PER_MS   1000000ULL
-#define FILES_MAX   65536
+#define EXIT_USAGE   1
+#define EXIT_FAILED  2
+#define NS_PER_MS    1000000ULL
+#define FILES_MAX    65536
+#define SAY_AGAIN_NS (10000 * NS_PER_MS)
 
 enum source {
 	SOURCE_SIGNAL,
@@ -52,6 +53,7 @@ struct daemon {
 	struct methods methods;
 	int epoll_fd;
 	int signal_fd;
+	uint64_t full_said_ns; /* when a failed commit was last logged */
 	enum outcome outcome;
 };
 
@@ -252,8 +254,11 @@ static int settle(struct daemon *d, struct errtext *err)
 {
 	int ret = engine_commit(d->engine, err);
 
-	if (ret < 0 && ret != -EIO)
+	/* A full disk is the same news for every caller. */
+	if (ret < 0 && ret != -EIO && engine_now_ns() - d->full_said_ns > SAY_AGAIN_NS) {
 		on_note(d, LOG_ERR, "store", err->s);
+		d->full_said_ns = engine_now_ns();
+	}
 	if (control_holding(d->control))
 		control_settle(d->control, ret == 0, err->s);
 	return ret == -EIO ? ret : 0;

@@ -48,7 +48,7 @@ socket() {
 }
 
 exec_rate() { # RATE-ARG...
-	in_ns edge1 "$SLUICE" --socket "$(socket)" exec --pool default --count 1024 -- "$RATE" --seconds 1 "$@" | jq .per_s
+	in_ns edge1 "$SLUICE" --socket "$(socket)" exec --pool default --count 128 -- "$RATE" --seconds 1 "$@" | jq .per_s
 }
 
 plain_rate() { # RATE-ARG...

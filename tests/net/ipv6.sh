@@ -316,7 +316,7 @@ test_families() {
 defaults() {
 	local n addresses=
 
-	for n in 1 2 3 4 5 6 7 8; do
+	for _ in 1 2 3 4 5 6 7 8; do
 		run_ctl -j acquire --pool default
 		addresses+="$(jq -r '.leases[0].address' <<<"$SAID") "
 	done

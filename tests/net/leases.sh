@@ -212,6 +212,38 @@ test_kept() {
 	check_that kept/freed "the port does not come back" wait_for 20 given
 }
 
+# A program that asked nobody: "report" names it and lets it, "deny" does not let it; a leased port is fine in both.
+test_unleased() {
+	local port
+
+	start_bg watch edge1 "$SLUICE" --socket "$SOCKET" -j monitor
+	wait_out watch 10 subscribed
+	check_that unleased/report "a socket without a lease does not get through" \
+		in_ns edge1 timeout 10 "$MANY" --timeout 5 --from "$SHARED" --ports 42000-42010 1 "$ORIGIN:7000"
+	wait_out watch 10 '"unleased"' || true
+	check unleased/names "command in the report" \
+		"$(grep '"unleased"' "$(bg_out watch)" | head -n 1 | jq -r .holder.comm)" = many
+	check unleased/pid "pid in the report" "$(grep '"unleased"' "$(bg_out watch)" | head -n 1 | jq .holder.pid)" -gt 1
+	stop_bg watch || true
+	conf_edit 's/unleased = "report"/unleased = "deny"/'
+	sluice_ctl edge1 reload
+	check_not unleased/deny "a socket without a lease gets through" \
+		in_ns edge1 timeout 10 "$MANY" --timeout 2 --from "$SHARED" --ports 42000-42010 1 "$ORIGIN:7000"
+	check unleased/counted "packets dropped as unleased" "$(drops unleased)" -ge 1
+	run_ctl -j acquire --pool default --proto tcp
+	port=$(field '.leases[0].first')
+	check_that unleased/leased "a leased port is denied" \
+		in_ns edge1 timeout 10 "$MANY" --timeout 5 --from "$SHARED" --ports "$port-$port" 1 "$ORIGIN:7000"
+	# Somebody else's.
+	member -j acquire --pool default --proto tcp
+	port=$(field '.leases[0].first')
+	cp "$MANY" "$LAB_STATE/many"
+	check_not unleased/other-uid "another user's port is given" in_ns edge1 setpriv --reuid 4323 --regid 4323 --clear-groups \
+		timeout 10 "$LAB_STATE/many" --timeout 2 --from "$SHARED" --ports "$port-$port" 1 "$ORIGIN:7000"
+	check_that unleased/own-uid "the holder's own port is denied" in_ns edge1 "${MEMBER[@]}" \
+		timeout 10 "$LAB_STATE/many" --timeout 5 --from "$SHARED" --ports "$port-$port" 1 "$ORIGIN:7000"
+}
+
 # Somebody meddles with the data plane's maps: that is put right, when it was seen three times, and told.
 test_repair() {
 	local map=$LAB_BPFFS/slab-edge1/maps/leases key port before
@@ -236,7 +268,7 @@ test_repair() {
 lab_begin
 lab_up egress
 echo_start
-start '' 'leases { cool-down = 1 }'
+start 'unleased = "report"' 'leases { cool-down = 1 }'
 start_bg monitor edge1 "$SLUICE" --socket "$SOCKET" -j monitor
 wait_out monitor 10 subscribed
 test_acquire
@@ -251,4 +283,5 @@ test_expiry
 test_who
 test_kept
 test_repair
+test_unleased
 exit "$TEST_FAILED"
