@@ -40,7 +40,7 @@ static uint64_t fill_all(struct bed *b, const char *what, uint8_t proto, uint32_
 		if (r.reason == SLUICE_DROP_no_port)
 			break;
 		expect_rewritten(what, &in, &r, true, &v);
-		bit = 1ULL << (v.sport - BASE);
+		bit = 1ULL << (v.sport - BASE) % 64;
 		if (v.sport < BASE || v.sport >= BASE + NPORTS || (got & bit))
 			die("%s: port %u", what, v.sport);
 		got |= bit;

@@ -314,7 +314,7 @@ test_families() {
 
 # Which address a lease has when the request names none: IPv4 where there is some.
 defaults() {
-	local n addresses=
+	local addresses=
 
 	for _ in 1 2 3 4 5 6 7 8; do
 		run_ctl -j acquire --pool default
