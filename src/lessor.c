@@ -214,15 +214,20 @@ static int published_end(struct lessor *l, const struct lease *lease, struct les
 static int entries_collect(struct lessor *l, const struct lease_change *j, size_t n,
 			   struct lessor_entries *e)
 {
+	uint32_t steer[SLUICE_L4_MAX];
 	int r = 0;
 
 	for (size_t i = 0; i < n && !r; i++) {
 		struct lease *lease = j[i].lease;
 
-		if (j[i].verb == LEASE_GRANTED && lease->state == LEASE_ACTIVE)
-			r = lessor_entries_add(e, lease, true, NULL);
-		else if (j[i].verb == LEASE_RELEASED)
+		if (j[i].verb == LEASE_GRANTED && lease->state == LEASE_ACTIVE) {
+			/* A socket may have been registered for it in the same turn. */
+			lessor_steers(l, lease, steer);
+			r = lessor_entries_add(e, lease, true, steer);
+		}
+		if (j[i].verb == LEASE_RELEASED) {
 			r = published_end(l, lease, e);
+		}
 	}
 	return r;
 }
@@ -251,6 +256,7 @@ static void undo(struct lessor *l, const struct lease_change *j, size_t n)
 		lessor_unclaim(l, &lease->ports, lease->protos);
 		lessor_watch_rm(l, lease);
 		lessor_exec_end(l, lease);
+		lessor_steer_undo(l, lease);
 		l->leased_ports -= (uint64_t)(lease->ports.last - lease->ports.first + 1) *
 				   protos_count(lease->protos);
 	}

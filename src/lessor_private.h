@@ -149,6 +149,11 @@ void lessor_exec_end(struct lessor *l, const struct lease *lease);
 
 /* The lease has no socket in "steered" any more. */
 void lessor_steer_rm(struct lessor *l, const struct lease *lease, enum sluice_l4 l4);
+/* The steer of its entries, by protocol. */
+void lessor_steers(const struct lessor *l, const struct lease *lease,
+		   uint32_t ret_steer[SLUICE_L4_MAX]);
+/* The lease could not be stored: what a socket that was registered for it has left in the maps goes. */
+void lessor_steer_undo(struct lessor *l, const struct lease *lease);
 
 /* Make the maps agree with the table, at a start or after a reload. */
 int lessor_sync(struct lessor *l, struct errtext *err);

@@ -53,6 +53,29 @@ void lessor_steer_rm(struct lessor *l, const struct lease *lease, enum sluice_l4
 		l->n_steers--;
 }
 
+void lessor_steers(const struct lessor *l, const struct lease *lease,
+		   uint32_t ret_steer[SLUICE_L4_MAX])
+{
+	for (int i = 0; i < SLUICE_L4_MAX; i++)
+		ret_steer[i] = steer_of(l, lease, (enum sluice_l4)i);
+}
+
+void lessor_steer_undo(struct lessor *l, const struct lease *lease)
+{
+	struct lessor_entries e = { 0 };
+	struct errtext err;
+	bool any = false;
+
+	for (enum sluice_l4 l4 = SLUICE_TCP; l4 <= SLUICE_UDP; l4++) {
+		any |= steer_of(l, lease, l4) != 0;
+		lessor_steer_rm(l, lease, l4);
+	}
+	/* If this fails too, lessor_compare() finds it. */
+	if (any && !lessor_entries_add(&e, lease, false, NULL))
+		dp_lease_rm(l->dp, e.rm, e.n_rm, &err);
+	lessor_entries_done(&e);
+}
+
 int lessor_steer(struct lessor *l, struct lease *lease, int fd, enum sluice_l4 *ret_l4,
 		 struct errtext *err)
 {
@@ -74,8 +97,7 @@ int lessor_steer(struct lessor *l, struct lease *lease, int fd, enum sluice_l4 *
 	l->steers[slot] = (struct steer){ r < 0 && made ? 0 : lease->id, l4 };
 	if (r < 0)
 		return r;
-	for (int i = 0; i < SLUICE_L4_MAX; i++)
-		steer[i] = steer_of(l, lease, (enum sluice_l4)i);
+	lessor_steers(l, lease, steer);
 	if (made)
 		r = lessor_entries_put(l, lease, steer, err);
 	if (r < 0) {
