@@ -17,6 +17,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "control_priv.h"
 
 #define EVENTS_A_DISPATCH  128
@@ -34,14 +35,6 @@ __asm__(".pushsection .rodata\n"
 	".size control_io_sluice, . - control_io_sluice\n"
 	".popsection\n");
 /* clang-format on */
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 /* ---- timer ---- */
 
@@ -178,7 +171,7 @@ static void client_watch_half(struct control_client *c)
 		c->half_since_ms = 0;
 		return;
 	}
-	now = now_ms();
+	now = clock_mono_ms();
 	if (!c->half_since_ms) {
 		c->half_since_ms = now;
 	} else if (now - c->half_since_ms >= s->limits.half_message_ms) {
@@ -334,7 +327,7 @@ static int accept_some(struct control *s)
 		if (errno == EINTR || errno == ECONNABORTED)
 			continue;
 		/* Out of descriptors or memory: the connection stays where it is. Don't spin. */
-		s->deaf_until_ms = now_ms() + DEAF_MS;
+		s->deaf_until_ms = clock_mono_ms() + DEAF_MS;
 		return listen_wait(s, false);
 	}
 	return 0;
@@ -343,7 +336,7 @@ static int accept_some(struct control *s)
 static int timer_fired(struct control *s)
 {
 	struct control_client *c;
-	uint64_t now = now_ms();
+	uint64_t now = clock_mono_ms();
 
 	/* The timer stays readable until it is set anew. */
 	if (s->armed_ms != ARMED_NOW)
@@ -391,7 +384,7 @@ static int dispatch(struct control *s)
 		if (r < 0)
 			return r;
 	}
-	end_ms = now_ms() + s->limits.dispatch_ms;
+	end_ms = clock_mono_ms() + s->limits.dispatch_ms;
 	for (unsigned i = 0; i < s->limits.turns_a_dispatch; i++) {
 		c = TAILQ_FIRST(&s->turns);
 		if (!c)
@@ -399,7 +392,7 @@ static int dispatch(struct control *s)
 		TAILQ_REMOVE(&s->turns, c, turn);
 		c->queued = false;
 		client_turn(c);
-		if (now_ms() >= end_ms)
+		if (clock_mono_ms() >= end_ms)
 			break;
 	}
 	arm(s, next_deadline(s));

@@ -309,7 +309,7 @@ int control_stream(struct control_call *call, const struct control_rows *rows, v
  */
 int control_monitor(struct control_call *call, void *data);
 
-/* "2025-03-01T12:00:00.000Z" as a new JSON string; ts is of CLOCK_REALTIME. NULL without memory. */
-json_t *control_time(const struct timespec *ts);
+/* "2025-03-01T12:00:00.000Z" as a new JSON string; clock_utc_ms() gives such a number. NULL without memory. */
+json_t *control_time(int64_t utc_ms);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "control.h"
 #include "control_priv.h"
 
@@ -225,14 +226,15 @@ int control_param_bool(struct control_call *call, const char *name, bool *ret)
 	return 0;
 }
 
-json_t *control_time(const struct timespec *ts)
+json_t *control_time(int64_t utc_ms)
 {
+	time_t at = (time_t)(utc_ms / 1000);
 	char date[32], text[48];
 	struct tm tm;
 
-	gmtime_r(&ts->tv_sec, &tm);
+	gmtime_r(&at, &tm);
 	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(text, sizeof(text), "%s.%03ldZ", date, ts->tv_nsec / 1000000);
+	snprintf(text, sizeof(text), "%s.%03dZ", date, (int)(utc_ms % 1000));
 	return json_string(text);
 }
 
@@ -258,8 +260,6 @@ int control_stream(struct control_call *call, const struct control_rows *rows, v
 
 int control_monitor(struct control_call *call, void *data)
 {
-	struct timespec ts;
-
 	(void)data;
 	if (!call->msg.more)
 		return control_error(call, VARLINK_EXPECTED_MORE, json_object());
@@ -267,9 +267,9 @@ int control_monitor(struct control_call *call, void *data)
 	call->answered = true;
 	if (call->msg.oneway)
 		return 0;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	control_client_monitor(call->client, json_pack("{s:o, s:s}", "time", control_time(&ts),
-						       "event", "subscribed"));
+	control_client_monitor(call->client,
+			       json_pack("{s:o, s:s}", "time", control_time(clock_utc_ms()),
+					 "event", "subscribed"));
 	return 0;
 }
 

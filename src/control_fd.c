@@ -20,13 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "control.h"
 #include "control_priv.h"
 
 #define FDS_MAX      253 /* with one message: the kernel's SCM_MAX_FD */
 #define CLOSERS_MAX  8
 #define WAITING_MAX  512
-#define STUCK_S      1
+#define STUCK_MS     1000
 #define READS_AT_END 1024
 
 /* The only thing in the daemon that threads share. */
@@ -36,16 +37,8 @@ static struct {
 	unsigned threads, idle;
 	int *fds; /* that no thread has taken yet */
 	size_t n, cap;
-	time_t progress_s; /* when there was nothing to do, or something was done */
+	uint64_t progress_ms; /* when there was nothing to do, or something was done */
 } closing = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
-
-static time_t now_s(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
-}
 
 static void *close_all(void *arg)
 {
@@ -63,7 +56,7 @@ static void *close_all(void *arg)
 		pthread_mutex_unlock(&closing.lock);
 		close(fd);
 		pthread_mutex_lock(&closing.lock);
-		closing.progress_s = now_s();
+		closing.progress_ms = clock_mono_ms();
 	}
 	return NULL;
 }
@@ -108,7 +101,7 @@ void control_fd_discard(int fd)
 	pthread_mutex_lock(&closing.lock);
 	if (make_room()) {
 		if (closing.n == 0)
-			closing.progress_s = now_s();
+			closing.progress_ms = clock_mono_ms();
 		closing.fds[closing.n++] = fd;
 	}
 	if (closing.n > closing.idle && closing.threads < CLOSERS_MAX)
@@ -123,7 +116,7 @@ bool control_fd_stuck(void)
 
 	pthread_mutex_lock(&closing.lock);
 	stuck = closing.n > WAITING_MAX ||
-		(closing.n > 0 && now_s() - closing.progress_s > STUCK_S);
+		(closing.n > 0 && clock_mono_ms() - closing.progress_ms > STUCK_MS);
 	pthread_mutex_unlock(&closing.lock);
 	return stuck;
 }

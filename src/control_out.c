@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "control.h"
 #include "control_priv.h"
 
@@ -313,14 +314,6 @@ static struct control_msg *event_msg(json_t *event)
 	return msg_new(text, len);
 }
 
-static json_t *time_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return control_time(&ts);
-}
-
 /* The notice of what was dropped belongs where the gap is: in front of all events that are left. */
 static void out_notice(struct control_client *c)
 {
@@ -339,8 +332,8 @@ static void out_notice(struct control_client *c)
 		STAILQ_REMOVE(&c->out, o, control_out, link);
 		out_free(c, o);
 	}
-	event = json_pack("{s:o, s:s, s:I}", "time", time_now(), "event", "lost", "count",
-			  (json_int_t)c->lost);
+	event = json_pack("{s:o, s:s, s:I}", "time", control_time(clock_utc_ms()), "event", "lost",
+			  "count", (json_int_t)c->lost);
 	notice = out_add(c, event_msg(event));
 	json_decref(event);
 	if (!notice)
@@ -469,7 +462,7 @@ void control_publish(struct control *s, json_t *event)
 		return;
 	}
 	if (!json_object_get(event, "time"))
-		json_object_set_new(event, "time", time_now());
+		json_object_set_new(event, "time", control_time(clock_utc_ms()));
 	m = event_msg(event);
 	json_decref(event);
 	TAILQ_FOREACH(c, &s->clients, link)

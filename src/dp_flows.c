@@ -11,6 +11,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "clock.h"
 #include "dp_internal.h"
 #include "nat.skel.h"
 
@@ -208,15 +209,15 @@ static bool flow_read(struct dp *dp, const struct sluice_flow_key *rk, const str
 
 int dp_flows_next(struct dp *dp, struct dp_flow_cursor *c, struct dp_flow *ret, size_t n)
 {
-	struct timespec now;
+	uint64_t now_s;
 	size_t got = 0;
 	int r;
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
+	now_s = clock_boot_ns() / NS_PER_S;
 	while (got < n) {
 		if (c->next < c->n) {
-			got += flow_read(dp, &c->keys[c->next], &c->values[c->next],
-					 (uint64_t)now.tv_sec, &ret[got]);
+			got += flow_read(dp, &c->keys[c->next], &c->values[c->next], now_s,
+					 &ret[got]);
 			c->next++;
 			continue;
 		}

@@ -8,33 +8,16 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "clock.h"
 #include "fault.h"
 #include "finding.h"
 
-#define NS_PER_S    1000000000ULL
-#define NS_PER_MS   1000000ULL
 #define SWEEP_NS    NS_PER_S
 #define SWEEP_SHARE 20 /* at most a twentieth of the time goes into sweeping */
 #define RETRY_NS    NS_PER_S
 #define HOOKS_NS    (5 * NS_PER_S) /* somebody may have taken the programs off */
 #define ONLINK_NS   (5 * NS_PER_S) /* routes change */
 #define EVENTS_MIN  100 /* events a second of one kind and CPU, whatever icmp-rate says */
-
-uint64_t engine_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
-static int64_t utc_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 __attribute__((format(printf, 4, 5))) static void note(const struct engine *e, int priority,
 						       const char *event, const char *fmt, ...)
@@ -359,11 +342,11 @@ void engine_links(struct engine *e)
 static int holds_set(struct engine *e, const struct config *c, struct errtext *err)
 {
 	struct hold_changes changes;
-	struct store_batch batch = { .holds = &changes, .now_ms = utc_ms() };
+	struct store_batch batch = { .holds = &changes, .now_ms = clock_utc_ms() };
 	struct plan *next = NULL;
 	int ret;
 
-	ret = hold_reconcile_local(c, &e->holds, e->next_epoch, engine_now_ns(), &changes, err);
+	ret = hold_reconcile_local(c, &e->holds, e->next_epoch, clock_boot_ns(), &changes, err);
 	if (ret < 0)
 		return ret;
 	ret = plan_build(c, &changes.after, e->plan, &next, err);
@@ -407,7 +390,7 @@ out:
 
 static int renew(struct engine *e, uint64_t now_ns, struct errtext *err)
 {
-	struct store_batch batch = { .now_ms = utc_ms() };
+	struct store_batch batch = { .now_ms = clock_utc_ms() };
 	struct hold_changes changes;
 	uint32_t *rows = NULL;
 	int ret, row;
@@ -453,7 +436,7 @@ int engine_onlink(struct engine *e, struct errtext *err)
 	struct plan_prefix *list;
 	int ret;
 
-	if (e->onlink_ns && engine_now_ns() - e->onlink_ns < ONLINK_NS)
+	if (e->onlink_ns && clock_boot_ns() - e->onlink_ns < ONLINK_NS)
 		return 0;
 	ret = host_onlink(e->host, there, n, &list, &n_list, err);
 	if (ret < 0)
@@ -461,7 +444,7 @@ int engine_onlink(struct engine *e, struct errtext *err)
 	ret = dp_exec_onlink(e->dp, list, n_list, err);
 	free(list);
 	if (!ret)
-		e->onlink_ns = engine_now_ns();
+		e->onlink_ns = clock_boot_ns();
 	return ret;
 }
 
@@ -507,7 +490,7 @@ int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct
 		if (ret < 0)
 			return -EIO;
 		e->swept_ns = now_ns;
-		e->sweep_took_ns = engine_now_ns() - now_ns;
+		e->sweep_took_ns = clock_boot_ns() - now_ns;
 		sweep_ns = now_ns + SWEEP_NS + e->sweep_took_ns * SWEEP_SHARE;
 	}
 	if (e->hooked_ns + HOOKS_NS <= now_ns) {
@@ -565,8 +548,8 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 	e->tell = opts->tell;
 	e->judge = opts->judge;
 	e->judge_arg = opts->judge_arg;
-	e->started_ns = engine_now_ns();
-	clock_gettime(CLOCK_REALTIME, &e->started);
+	e->started_ns = clock_boot_ns();
+	e->started_ms = clock_utc_ms();
 	e->config_path = strdup(opts->config_path);
 	if (!e->config_path) {
 		r = errtext_set(err, ENOMEM, "out of memory");
@@ -676,12 +659,12 @@ static int holds_end(struct engine *e, struct errtext *err)
 {
 	const struct config none = { 0 };
 	struct hold_changes changes;
-	struct store_batch batch = { .holds = &changes, .now_ms = utc_ms() };
+	struct store_batch batch = { .holds = &changes, .now_ms = clock_utc_ms() };
 	int ret = store_load_holds(e->store, &e->holds, &e->next_epoch, err);
 
 	if (ret < 0)
 		return ret;
-	ret = hold_reconcile_local(&none, &e->holds, e->next_epoch, engine_now_ns(), &changes, err);
+	ret = hold_reconcile_local(&none, &e->holds, e->next_epoch, clock_boot_ns(), &changes, err);
 	if (ret < 0)
 		return ret;
 	ret = store_commit(e->store, &batch, err);

@@ -18,7 +18,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "config.h"
 #include "dp.h"
@@ -61,7 +60,7 @@ struct engine {
 	uint64_t swept_ns;         /* when; 0: never */
 	uint64_t sweep_took_ns;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
-	struct timespec started;
+	int64_t started_ms;  /* UTC */
 	uint64_t hooked_ns;   /* when the uplinks were last looked after */
 	uint64_t onlink_ns;   /* when the routes were last looked at for "exec"; 0: never */
 	bool hooks_failing;   /* said so in the log */
@@ -83,9 +82,6 @@ struct engine_opts {
 	engine_judge_fn *judge;
 	void *judge_arg;
 };
-
-/* CLOCK_BOOTTIME, nanoseconds. */
-uint64_t engine_now_ns(void);
 
 /*
  * Start-up: read the configuration, open the store, decide the holds and store them, open or create the data plane,

@@ -9,13 +9,13 @@
 #include <unistd.h>
 
 #include "addr.h"
+#include "clock.h"
 #include "icmp.h"
 #include "log.h"
 
 #define EVENTS_A_TURN 256
 #define LOG_PER_S     5
 #define LOG_BURST     20
-#define NS_PER_S      1000000000ULL
 
 struct turn {
 	struct events *ev;
@@ -79,20 +79,9 @@ static const char *event_name(const struct sluice_event *e)
 
 static json_t *event_time(uint64_t boot_ns)
 {
-	struct timespec real;
-	uint64_t ago_ns;
+	int64_t ago_ns = (int64_t)(clock_boot_ns() - boot_ns);
 
-	clock_gettime(CLOCK_REALTIME, &real);
-	ago_ns = engine_now_ns() - boot_ns;
-	if ((int64_t)ago_ns > 0) {
-		real.tv_sec -= (time_t)(ago_ns / NS_PER_S);
-		real.tv_nsec -= (long)(ago_ns % NS_PER_S);
-		if (real.tv_nsec < 0) {
-			real.tv_sec--;
-			real.tv_nsec += (long)NS_PER_S;
-		}
-	}
-	return control_time(&real);
+	return control_time(clock_utc_ms() - (ago_ns > 0 ? ago_ns / (int64_t)NS_PER_MS : 0));
 }
 
 /* What the process that sent it is called. A program chooses its name: only printable ASCII of it is kept. */
@@ -206,7 +195,7 @@ static void on_event(const struct sluice_event *e, void *arg)
 
 int events_poll(struct events *ev, struct engine *e)
 {
-	struct turn t = { .ev = ev, .engine = e, .now_ns = engine_now_ns() };
+	struct turn t = { .ev = ev, .engine = e, .now_ns = clock_boot_ns() };
 	int n = dp_events_poll(e->dp, on_event, &t, EVENTS_A_TURN);
 
 	return n < 0 ? n : 0;

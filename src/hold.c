@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NS_PER_S 1000000000ULL
+#include "clock.h"
 
 /* A slice that the configuration wants held. */
 struct want {

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "lease_private.h"
-
-#define NS_PER_S 1000000000ULL
 
 struct lease_table *lease_table_new_with(const struct lease_limits *limits,
 					 void *(*realloc_fn)(void *old, size_t size))

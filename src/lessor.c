@@ -14,11 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fault.h"
 #include "lessor_private.h"
 
-#define NS_PER_S 1000000000ULL
-#define CLAIMS   8 /* attempts, each with NAT's newest ports left out */
+#define CLAIMS 8 /* attempts, each with NAT's newest ports left out */
 
 #define LOOK_NS       (5 * NS_PER_S)  /* asking the kernel for sockets */
 #define LOOK_DUE_NS   (NS_PER_S / 2)  /* the same while ports wait for it */
@@ -28,22 +28,6 @@
 #define RETRY_NS      (5 * NS_PER_S)
 #define TRIM_NS       (60 * NS_PER_S)
 #define TRIM_ON_NS    (NS_PER_S / 5)
-
-uint64_t lessor_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
-int64_t lessor_utc_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 void lessor_say(const struct lessor *l, int priority, const char *event, const char *fmt, ...)
 {
@@ -66,7 +50,7 @@ static uint64_t random_word(void)
 	uint64_t v = 0;
 
 	if (getrandom(&v, sizeof(v), GRND_NONBLOCK) != sizeof(v))
-		v = lessor_now_ns() * 0x9e3779b97f4a7c15ULL;
+		v = clock_boot_ns() * 0x9e3779b97f4a7c15ULL;
 	return v;
 }
 
@@ -80,7 +64,7 @@ static uint64_t due_ns(uint64_t last_ns, uint64_t every_ns, uint64_t took_ns)
 /* A request finds no room: free at once what has rested long enough. True if there may be room now. */
 static bool cooled_free(struct lessor *l)
 {
-	uint64_t now_ns = lessor_now_ns();
+	uint64_t now_ns = clock_boot_ns();
 
 	if (lease_next_cooled(l->table) > now_ns ||
 	    due_ns(l->looked_ns, LOOK_NOW_NS, l->look_took_ns) > now_ns)
@@ -126,7 +110,7 @@ int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lea
 		   struct errtext *err)
 {
 	struct range ranges[LEASE_AT_ONCE];
-	uint64_t now_ns = lessor_now_ns(), want;
+	uint64_t now_ns = clock_boot_ns(), want;
 	struct watch *watch = NULL;
 	uint32_t n = 0;
 	int r;
@@ -151,8 +135,7 @@ int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lea
 	}
 	FAULT_POINT("lessor.claimed");
 	for (; n < req->leases; n++) {
-		ret[n] =
-			lease_grant(l->table, l->next_id, req, &ranges[n], now_ns, lessor_utc_ms());
+		ret[n] = lease_grant(l->table, l->next_id, req, &ranges[n], now_ns, clock_utc_ms());
 		if (!ret[n])
 			break;
 		l->next_id++;
@@ -173,7 +156,7 @@ int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lea
 
 int lessor_renew(struct lessor *l, struct lease *lease, uint32_t ttl_s, struct errtext *err)
 {
-	int r = lease_renew(l->table, lease, ttl_s, lessor_now_ns());
+	int r = lease_renew(l->table, lease, ttl_s, clock_boot_ns());
 
 	if (r == -EINVAL)
 		return errtext_set(err, EINVAL,
@@ -185,7 +168,7 @@ int lessor_renew(struct lessor *l, struct lease *lease, uint32_t ttl_s, struct e
 
 int lessor_release(struct lessor *l, struct lease *lease, enum lease_why why, struct errtext *err)
 {
-	int r = lease_release(l->table, lease, why, lessor_now_ns(), lessor_utc_ms());
+	int r = lease_release(l->table, lease, why, clock_boot_ns(), clock_utc_ms());
 
 	return r < 0 ? errtext_set(err, -r, "out of memory") : 0;
 }
@@ -265,7 +248,7 @@ static void undo(struct lessor *l, const struct lease_change *j, size_t n)
 
 int lessor_commit(struct lessor *l, struct errtext *err)
 {
-	struct store_batch batch = { .now_ms = lessor_utc_ms() };
+	struct store_batch batch = { .now_ms = clock_utc_ms() };
 	struct lessor_entries e = { 0 };
 	size_t n;
 	const struct lease_change *j = lease_journal(l->table, &n);
@@ -407,8 +390,8 @@ int lessor_open(const struct lessor_opts *opts, const struct config *c,
 	struct lessor *l = calloc(1, sizeof(*l));
 	struct loading ld = {
 		.l = l,
-		.now_ns = lessor_now_ns(),
-		.now_ms = lessor_utc_ms(),
+		.now_ns = clock_boot_ns(),
+		.now_ms = clock_utc_ms(),
 		.err = err,
 	};
 	int r;
@@ -451,7 +434,7 @@ int lessor_teardown(struct store *s, struct errtext *err)
 {
 	const struct lease_limits limits = { .leases = SLUICE_MAX_LEASED };
 	struct lease_table *t = lease_table_new(&limits);
-	struct store_batch batch = { .now_ms = lessor_utc_ms() };
+	struct store_batch batch = { .now_ms = clock_utc_ms() };
 	struct lease *lease = NULL;
 	uint64_t next;
 	int r;
@@ -517,8 +500,8 @@ static void sooner(uint64_t *next_ns, uint64_t at_ns)
 static void records_trim(struct lessor *l, uint64_t now_ns)
 {
 	struct errtext err;
-	int r = store_lease_trim(l->store,
-				 lessor_utc_ms() - (int64_t)l->records_days * 86400 * 1000, &err);
+	int r = store_lease_trim(l->store, clock_utc_ms() - (int64_t)l->records_days * 86400 * 1000,
+				 &err);
 
 	if (r < 0)
 		lessor_say(l, LOG_ERR, "store", "old records of leases can't be removed: %s",

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "lessor_private.h"
 
 /* ---- slices ---- */
@@ -45,7 +46,7 @@ static uint64_t *foreign_word(const struct lessor *l, const struct lessor_slice 
 int lessor_slices_tell(struct lessor *l, const struct hold_table *holds, struct errtext *err)
 {
 	struct lease_slice *list = calloc(holds->n ?: 1, sizeof(*list));
-	uint64_t now_ns = lessor_now_ns();
+	uint64_t now_ns = clock_boot_ns();
 	int r;
 
 	if (!list)
@@ -77,7 +78,7 @@ int lessor_slices_set(struct lessor *l, const struct hold_table *holds, const st
 		list[i] = (struct lessor_slice){
 			.ports = holds->rows[i].ports,
 			.row = (uint32_t)row,
-			.live = hold_live(&holds->rows[i], lessor_now_ns()),
+			.live = hold_live(&holds->rows[i], clock_boot_ns()),
 			.foreign = words,
 		};
 		words += (size_t)slice_blocks(&list[i]) * 2;

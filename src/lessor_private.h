@@ -94,8 +94,6 @@ struct lessor {
 	struct lessor_stats stats;
 };
 
-uint64_t lessor_now_ns(void);
-int64_t lessor_utc_ms(void);
 void lessor_say(const struct lessor *l, int priority, const char *event, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "clock.h"
 #include "lessor_private.h"
 #include "open.h"
 
@@ -446,7 +447,7 @@ void lessor_compare(struct lessor *l, uint64_t now_ns)
 			l->differences[kept++] = l->differences[i];
 	l->n_differences = kept;
 	l->compared_ns = now_ns;
-	l->compare_took_ns = lessor_now_ns() - now_ns;
+	l->compare_took_ns = clock_boot_ns() - now_ns;
 }
 
 /* ---- the kernel's sockets ---- */
@@ -555,12 +556,12 @@ void lessor_judge(struct lessor *l, size_t max)
 
 void lessor_look(struct lessor *l)
 {
-	uint64_t now_ns = lessor_now_ns();
+	uint64_t now_ns = clock_boot_ns();
 	struct errtext err;
 	int r = kernel_look(l, &err);
 
 	l->looked_ns = now_ns;
-	l->look_took_ns = lessor_now_ns() - now_ns;
+	l->look_took_ns = clock_boot_ns() - now_ns;
 	l->judging = !r;
 	if (r < 0 && r != -EINTR && !l->look_failing)
 		lessor_say(l, LOG_ERR, "lease",

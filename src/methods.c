@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "methods_lease.h"
 
-#define NS_PER_S      1000000000ULL
 #define FLOWS_AT_ONCE 64  /* read from the table by one call */
 #define FLOWS_IN_VAIN 512 /* looked at without a match before others get a turn */
 
@@ -85,7 +85,7 @@ static int get_status(struct control_call *call, void *data)
 {
 	const struct methods *m = data;
 	const struct engine *e = m->engine;
-	uint64_t now_ns = engine_now_ns(), first_ns = SLUICE_NEVER;
+	uint64_t now_ns = clock_boot_ns(), first_ns = SLUICE_NEVER;
 	json_t *uplinks = json_array();
 
 	for (size_t i = 0; i < e->n_uplinks; i++) {
@@ -107,7 +107,7 @@ static int get_status(struct control_call *call, void *data)
 		json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, "
 			  "s:o, s:{s:s, s:i}}",
 			  "machine", e->config->machine, "version", SLUICE_VERSION, "backend",
-			  "local", "started", control_time(&e->started), "uptime_s",
+			  "local", "started", control_time(e->started_ms), "uptime_s",
 			  (json_int_t)((now_ns - e->started_ns) / NS_PER_S), "uplinks", uplinks,
 			  "pools", (json_int_t)e->config->n_pools, "slices_held",
 			  (json_int_t)e->holds.n, "flows", counts((const uint64_t *)e->swept.flows),
@@ -195,7 +195,7 @@ static int slices_next(void *state, json_t **ret)
 {
 	struct rows *r = state;
 	const struct engine *e = r->engine;
-	uint64_t now_ns = engine_now_ns();
+	uint64_t now_ns = clock_boot_ns();
 	uint32_t used[SLUICE_L4_MAX];
 	char address[ADDR_STRLEN];
 	const struct hold *h;

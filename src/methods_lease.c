@@ -12,10 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "methods.h"
 #include "open.h"
 
-#define NS_PER_S   1000000000ULL
 #define INVALID    "io.sluice.Invalid"
 #define NO_LEASE   "io.sluice.NoSuchLease"
 #define EXEC_PORTS 64 /* of "exec" when none are asked for: one block */
@@ -26,13 +26,6 @@ json_t *methods_holder_json(const struct lease_holder *h)
 {
 	return json_pack("{s:I, s:I, s:s, s:s}", "pid", (json_int_t)h->pid, "uid",
 			 (json_int_t)h->uid, "comm", h->comm, "cgroup", h->cgroup);
-}
-
-static json_t *time_json(int64_t ms)
-{
-	const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-
-	return control_time(&ts);
 }
 
 json_t *methods_lease_json(const struct lessor *l, const struct lease *lease)
@@ -48,10 +41,10 @@ json_t *methods_lease_json(const struct lessor *l, const struct lease *lease)
 			 lease->state == LEASE_ACTIVE ? "active" : "cooling", "holder",
 			 methods_holder_json(&lease->holder), "until",
 			 lease_bound_name(lease->bound), "name", lease->name, "labels",
-			 lease->labels, "created", time_json(lease->created_ms), "expires_s",
+			 lease->labels, "created", control_time(lease->created_ms), "expires_s",
 			 methods_seconds_until(lease->state == LEASE_ACTIVE ? lease->expires_ns
 									    : SLUICE_NEVER,
-					       engine_now_ns()),
+					       clock_boot_ns()),
 			 "steered", (int)lessor_steered(l, lease));
 }
 

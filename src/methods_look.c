@@ -270,9 +270,7 @@ static int time_parse(const char *s, int64_t *ret_ms)
 
 static json_t *when_json(int64_t ms)
 {
-	const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-
-	return ms ? control_time(&ts) : json_null();
+	return ms ? control_time(ms) : json_null();
 }
 
 static int record_add(const struct store_record *r, void *arg)

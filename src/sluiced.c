@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "clock.h"
 #include "control.h"
 #include "engine.h"
 #include "events.h"
@@ -28,7 +29,6 @@
 
 #define EXIT_USAGE   1
 #define EXIT_FAILED  2
-#define NS_PER_MS    1000000ULL
 #define FILES_MAX    65536
 #define SAY_AGAIN_NS (10000 * NS_PER_MS)
 
@@ -179,7 +179,7 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 
 	if (ret < 0)
 		return ret;
-	if (events_init(&d->events, d->engine->config->icmp_rate, engine_now_ns()) < 0)
+	if (events_init(&d->events, d->engine->config->icmp_rate, clock_boot_ns()) < 0)
 		log_warn("no raw socket (CAP_NET_RAW): clients whose flow is refused get no ICMP "
 			 "answer");
 	co.path = d->engine->config->control;
@@ -255,9 +255,9 @@ static int settle(struct daemon *d, struct errtext *err)
 	int ret = engine_commit(d->engine, err);
 
 	/* A full disk is the same news for every caller. */
-	if (ret < 0 && ret != -EIO && engine_now_ns() - d->full_said_ns > SAY_AGAIN_NS) {
+	if (ret < 0 && ret != -EIO && clock_boot_ns() - d->full_said_ns > SAY_AGAIN_NS) {
 		on_note(d, LOG_ERR, "store", err->s);
-		d->full_said_ns = engine_now_ns();
+		d->full_said_ns = clock_boot_ns();
 	}
 	if (control_holding(d->control))
 		control_settle(d->control, ret == 0, err->s);
@@ -273,10 +273,10 @@ static enum outcome run(struct daemon *d, struct errtext *err)
 
 	d->outcome = GO_ON;
 	while (d->outcome == GO_ON) {
-		now_ns = engine_now_ns();
+		now_ns = clock_boot_ns();
 		if (engine_tick(d->engine, now_ns, &next_ns, err) < 0)
 			return RESTART;
-		now_ns = engine_now_ns();
+		now_ns = clock_boot_ns();
 		/* Rounded up, or the last millisecond would be spent spinning. */
 		n = epoll_wait(d->epoll_fd, evs, 8,
 			       next_ns > now_ns ? (int)((next_ns - now_ns) / NS_PER_MS) + 1 : 0);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fault.h"
 
 #define STORE_FILE "sluice.db"
@@ -204,7 +205,7 @@ static int64_t epoch_start(int64_t now_ms)
 static int db_fill(struct store *s, const char *machine, const struct store_options *o,
 		   struct errtext *err)
 {
-	int64_t now_ms = store_now_ms();
+	int64_t now_ms = clock_utc_ms();
 	char boot[64], sql[64];
 	int rc, r;
 

@@ -88,7 +88,6 @@ int store_db_text(sqlite3 *db, const char *sql, char *ret, size_t size);
 /* Run one text of SQL with a text bound to ?1 and a number to ?2, where it has them. */
 int store_db_run(sqlite3 *db, const char *sql, const char *text, int64_t number);
 
-int64_t store_now_ms(void);
 void store_boot_id(char ret[64]); /* "" when the kernel does not say */
 
 /* Lead from schema `from` to the newest. In a transaction of the caller's. */

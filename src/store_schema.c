@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 #define STORE_LOG_MAX       100000
 #define STORE_LEASE_LOG_MAX 1000000
 #define STORE_BUSY_MS       2000
@@ -199,14 +201,6 @@ int store_db_run(sqlite3 *db, const char *sql, const char *text, int64_t number)
 
 /* ---- schema, contents ---- */
 
-int64_t store_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 void store_boot_id(char ret[64])
 {
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -328,7 +322,7 @@ static int check_boot(struct store *s, struct errtext *err)
 	if (rc == SQLITE_OK)
 		rc = store_db_int(s->db, "SELECT count(*) FROM lease", &n);
 	if (rc == SQLITE_OK && n) {
-		s->reboot_ms = store_now_ms();
+		s->reboot_ms = clock_utc_ms();
 		rc = store_db_run(s->db, leases_end, lease_why_name(LEASE_WHY_REBOOT),
 				  s->reboot_ms);
 	}
