@@ -12,7 +12,7 @@ CC ?= gcc
 CLANG ?= clang
 OBJCOPY ?= objcopy
 BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
-PKGS := libbpf libnl-3.0 libnl-route-3.0 libmnl sqlite3 jansson libconfuse libcap-ng smartcols
+PKGS := libbpf libnl-3.0 libnl-route-3.0 libmnl libnetfilter_conntrack libnftables sqlite3 jansson libconfuse libcap-ng libmicrohttpd smartcols
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla \
 	-Wno-missing-field-initializers
@@ -69,7 +69,7 @@ help:
 setup:
 	@scripts/setup
 
-$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) include/sluice_abi.h include/sluice_flow.h
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) include/sluice_abi.h include/sluice_flow.h include/sluice_watch.h include/sluice_whose.h
 	$(call say,BPF,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c $< -o $@.full
@@ -158,7 +158,7 @@ $(B)/examples/%: src/examples/%.c $(B)/libsluice.a
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< $(B)/libsluice.a $(shell pkg-config --libs jansson) -o $@ -lpthread
 
 $(B)/tools/leasebench: $(B)/libsluice.a
-$(B)/unit/libsluice: $(B)/san/libsluice.a | $(B)/libsluice.so $(B)/libsluice.a
+$(B)/unit/libsluice $(B)/unit/libsluice_strain: $(B)/san/libsluice.a | $(B)/libsluice.so $(B)/libsluice.a
 
 $(B)/tools/%: tests/tools/%.c $(B)/obj/core.a
 	$(call say,CC,$@)
@@ -255,7 +255,7 @@ install: $(PROGS:%=$(B)/%) $(LIBRARY)
 	ln -sf libsluice.so.0 $(DESTDIR)$(LIBDIR)/libsluice.so
 	install -m 644 $(B)/sluice.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
 	install -m 644 include/sluice.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 scripts/sluiced.service $(DESTDIR)/lib/systemd/system/sluiced.service
+	install -m 644 scripts/sluiced.service scripts/sluiced-watch.service $(DESTDIR)/lib/systemd/system/
 	[ -e $(DESTDIR)$(SYSCONFDIR)/sluice/sluice.conf ] || \
 		install -m 644 scripts/sluice.conf $(DESTDIR)$(SYSCONFDIR)/sluice/sluice.conf
 	for page in man/*.[1-8]; do \

@@ -27,6 +27,7 @@ struct alloc {
 	struct sluice_flow_key fk; /* the inner end's */
 	struct sluice_flow_key rk;
 	struct sluice_flow val;
+	struct sluice_flow_key own_key, own_rev; /* EIM: of a socket's own mark */
 	struct sluice_full_key full_key;
 	struct sluice_full full_val;
 	__u64 now_ns;
@@ -37,7 +38,7 @@ struct alloc {
 	__u32 held_base, held_n;
 	__u32 first, nports, block_base;
 	__u32 block, visited; /* EIM */
-	__u32 result;
+	__u32 result, fence;
 	__u16 pool;
 	__u8 l4;
 	__u8 eim;
@@ -138,6 +139,18 @@ static __always_inline __u32 visit(__u32 start, __u32 i, __u32 n)
 	return i < most ? (start % most + i) % most : i;
 }
 
+/*
+ * Is a mark that looks alive of a socket that is no more? TCP and UDP sockets that the kernel shows are asked for there. Not at once: a mark is made before its
+ * socket's first packet is out.
+ */
+static __always_inline bool own_stale(struct __sk_buff *skb, const struct sluice_flow_key *rk,
+				      const struct sluice_flow *own, __u32 now_s)
+{
+	if ((own->flags & (SLUICE_FLOW_OWN | SLUICE_FLOW_BLIND)) != SLUICE_FLOW_OWN)
+		return false;
+	return (__s32)(now_s - own->seen_s) > SLUICE_GRACE_S && !sock_at(skb, rk);
+}
+
 static long try_overload(__u32 i, struct alloc_loop *l)
 {
 	struct alloc *a = l->a;
@@ -152,7 +165,9 @@ static long try_overload(__u32 i, struct alloc_loop *l)
 	a->rk.dport = bpf_htons(a->first + off);
 	r = bpf_map_lookup_elem(&rev, &a->rk);
 	/* With grace: where it ends just now, another CPU may still be sending on it. */
-	if (r && (rev_alive(&a->rk, r, a->now_s, SLUICE_GRACE_S) || !rev_reclaim(&a->rk, r)))
+	if (r && ((rev_alive(&a->rk, r, a->now_s, SLUICE_GRACE_S) &&
+		   !own_stale(l->skb, &a->rk, r, a->now_s)) ||
+		  !rev_reclaim(&a->rk, r)))
 		return 0;
 	n = port_count(a->block_base, a->nports, a->l4, off);
 	if (n) {
@@ -168,6 +183,8 @@ static long try_overload(__u32 i, struct alloc_loop *l)
 		a->result = ALLOC_TABLE;
 		return 1;
 	}
+	/* The entry is to be seen by all before the sockets are looked at. What counts is that this is an atomic operation in full order. */
+	port_count_get(&a->fence);
 	if (sock_at(l->skb, &a->rk)) {
 		bpf_map_delete_elem(&rev, &a->rk);
 		goto taken;
@@ -218,6 +235,48 @@ static long try_eim(__u32 i, struct alloc_loop *l)
 	return 1;
 }
 
+/* A port whose bit a socket has that is no more. */
+static long try_eim_own(__u32 i, struct alloc_loop *l)
+{
+	struct alloc *a = l->a;
+	__u32 off = visit(a->start, i, a->nports), bit = off % SLUICE_BLOCK_PORTS;
+	__u32 row = sluice_block_row(a->block_base, a->nports, a->l4, off);
+	struct sluice_block *b = bpf_map_lookup_elem(&blocks, &row);
+	struct sluice_flow *f, *r;
+
+	if (!b || b->mode != SLUICE_BLOCK_EIM || port_leased(b, bit) || !(b->bits >> bit & 1))
+		return 0;
+	__builtin_memset(&a->own_key, 0, sizeof(a->own_key));
+	a->own_key.src = a->rk.dst;
+	a->own_key.sport = bpf_htons(a->first + off);
+	a->own_key.proto = a->rk.proto;
+	a->own_key.zone = SLUICE_ZONE_LOCAL;
+	f = bpf_map_lookup_elem(&fwd, &a->own_key);
+	if (!f || f->port != a->own_key.sport || f->sessions > 1)
+		return 0;
+	/* The remote end that it was last seen to send to. */
+	a->own_rev = a->rk;
+	addr_set_v4(&a->own_rev.src, f->last_v4[3]);
+	a->own_rev.sport = f->rport;
+	a->own_rev.dport = a->own_key.sport;
+	if (!own_stale(l->skb, &a->own_rev, f, a->now_s))
+		return 0;
+	r = f->sessions ? bpf_map_lookup_elem(&rev, &a->own_rev) : NULL;
+	if (r && (r->flags & SLUICE_FLOW_OWN))
+		rev_reclaim(&a->own_rev, r);
+	if (f->sessions || !mapping_reclaim(&a->own_key, f))
+		return 0;
+	if (__sync_fetch_and_or(&b->bits, 1ULL << bit) >> bit & 1)
+		return 0;
+	a->rk.dport = a->own_key.sport;
+	if (port_leased(b, bit) || sock_at(l->skb, &a->rk)) {
+		__sync_fetch_and_and(&b->bits, ~(1ULL << bit));
+		return 0;
+	}
+	a->result = ALLOC_OK;
+	return 1;
+}
+
 /* Look through one slice. Leaves the outer end in a->rk.dst, dport and the slice in a->val. */
 static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 {
@@ -246,10 +305,15 @@ static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 		a->skip = 0;
 		/* Room for every port that a socket may have, and for swaps lost to other CPUs. */
 		bpf_loop(2 * a->nports + 1024, try_eim, l, 0);
-		return 0;
+		if (a->result != ALLOC_FULL)
+			return 0;
 	}
-	a->full_key.dst = a->rk.src;
-	a->full_key.dport = a->rk.sport;
+	/* Endpoint-independent: no destination. */
+	__builtin_memset(&a->full_key, 0, sizeof(a->full_key));
+	if (!a->eim) {
+		a->full_key.dst = a->rk.src;
+		a->full_key.dport = a->rk.sport;
+	}
 	a->full_key.l4 = a->l4;
 	a->full_key.slice = row;
 	a->full_val.released = *(volatile __u32 *)rel;
@@ -257,7 +321,10 @@ static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 	fv = bpf_map_lookup_elem(&full, &a->full_key);
 	if (fv && fv->released == a->full_val.released && fv->at_s == a->full_val.at_s)
 		return 0;
-	bpf_loop(a->nports, try_overload, l, 0);
+	if (a->eim)
+		bpf_loop(a->nports, try_eim_own, l, 0);
+	else
+		bpf_loop(a->nports, try_overload, l, 0);
 	if (a->result == ALLOC_FULL)
 		bpf_map_update_elem(&full, &a->full_key, &a->full_val, BPF_ANY);
 	return 0;

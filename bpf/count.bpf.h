@@ -31,6 +31,22 @@ static __always_inline struct sluice_pool_stats *pool_stats_of(__u32 pool)
 	return bpf_map_lookup_elem(&pool_stats, &pool);
 }
 
+/* The inner end of the flow that has the tuple of the packet in hand; zero: not known. */
+struct rival {
+	union sluice_addr addr;
+	__be16 port;
+	__u16 pad[3];
+};
+
+CPU_ROWS(rivals, struct rival, 1);
+
+static __always_inline struct rival *rival_row(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&rivals, &zero);
+}
+
 /* True if this CPU may send one more event of the row's kind in this second. */
 static __always_inline bool event_allowed(__u32 row, __u32 now_s)
 {
@@ -106,6 +122,14 @@ GLOBAL int event_send(struct __sk_buff *skb, const struct pkt *p, __u32 row, __u
 	e->key.dport = p->dport;
 	e->key.proto = p->proto;
 	e->outer_port = p->moved;
+	if (row == SLUICE_EVENT_RESOLVED) {
+		const struct rival *rv = rival_row();
+
+		if (rv) {
+			e->owner_src = rv->addr;
+			e->owner_sport = rv->port;
+		}
+	}
 	if (!e->ifindex)
 		event_owner(skb, e);
 	n = p->len > p->l3_off ? p->len - p->l3_off : 0;

@@ -17,10 +17,9 @@
 struct search {
 	struct bpf_sock_addr *ctx;
 	const struct sluice_exec *exec;
-	struct sluice_flow_key key;   /* of the claim */
+	struct sluice_port_key key;   /* the port that is tried */
 	struct sluice_flow_key tuple; /* TCP: that of the connection */
-	__u64 cookie;
-	__u64 now_ns;
+	__u64 claim;                  /* on the tuple */
 	__u32 start;
 	__u32 n;
 	long err;
@@ -53,15 +52,30 @@ static long bind_to(struct search *s, __u16 port)
 	return bpf_bind(s->ctx, (struct sockaddr *)&sin, sizeof(sin));
 }
 
-/* Bind to a port that is claimed. Returns what the loop's callback returns: 1 ends the search. */
-static long search_bind(struct search *s, __u16 port)
+/* Claim the port, or the tuple where those share a port. */
+static __always_inline bool search_take(struct search *s)
+{
+	return s->shared ? claim_take(&s->tuple, &s->claim) : port_take(&s->key);
+}
+
+static __always_inline void search_drop(struct search *s)
+{
+	if (s->shared)
+		claim_drop(&s->tuple, s->claim);
+	else
+		port_drop(&s->key);
+}
+
+/* Bind to a port that is claimed, by us if it is ours. Returns what the loop's callback returns: 1 ends the search. */
+static long search_bind(struct search *s, __u16 port, bool ours)
 {
 	s->err = bind_to(s, port);
 	if (!s->err) {
 		s->port = port;
 		return 1;
 	}
-	claim_drop(&s->key, s->cookie);
+	if (ours)
+		search_drop(s);
 	/* Some other socket has it. Everything else would be the same at the next port. */
 	return s->err != -EADDRINUSE;
 }
@@ -111,10 +125,10 @@ static long try_beside(__u32 i, struct search *s)
 	__u16 port = search_port(s, i);
 	int state;
 
-	s->key.sport = s->tuple.sport = bpf_htons(port);
+	s->key.port = s->tuple.sport = bpf_htons(port);
 	/* The first one is likely to be free; further on, who is turned away should not leave traces in the table of claims. */
 	state = i ? tuple_state(s) : 0;
-	if (state || !claim_take(&s->key, s->cookie, s->now_ns, s->shared)) {
+	if (state || !search_take(s)) {
 		time_wait_note(s, port, state);
 		return 0;
 	}
@@ -122,20 +136,21 @@ static long try_beside(__u32 i, struct search *s)
 	state = tuple_state(s);
 	if (state) {
 		time_wait_note(s, port, state);
-		claim_drop(&s->key, s->cookie);
+		search_drop(s);
 		return 0;
 	}
-	return search_bind(s, port);
+	return search_bind(s, port, true);
 }
 
 static long try_alone(__u32 i, struct search *s)
 {
 	__u16 port = search_port(s, i);
 
-	s->key.sport = bpf_htons(port);
-	if (!claim_take(&s->key, s->cookie, s->now_ns, false) && !s->ignore_claims)
-		return 0;
-	return search_bind(s, port);
+	bool ours;
+
+	s->key.port = bpf_htons(port);
+	ours = port_take(&s->key);
+	return ours || s->ignore_claims ? search_bind(s, port, ours) : 0;
 }
 
 static __always_inline bool search_init(struct search *s, struct bpf_sock_addr *ctx,
@@ -143,10 +158,7 @@ static __always_inline bool search_init(struct search *s, struct bpf_sock_addr *
 {
 	s->ctx = ctx;
 	s->exec = exec;
-	s->key.src = exec->addr;
-	s->key.proto = proto;
-	s->cookie = bpf_get_socket_cookie(ctx);
-	s->now_ns = bpf_ktime_get_ns();
+	s->key = port_key(&exec->addr, proto, 0);
 	s->n = (__u32)exec->last - exec->first + 1;
 	s->tcp = proto == IPPROTO_TCP;
 	s->v6_socket = ctx->family == AF_INET6;
@@ -187,9 +199,9 @@ static __always_inline void connect_beside(struct search *s)
 	bpf_loop(s->n, try_beside, s, 0);
 	/* With tcp_tw_reuse the kernel lets a connection follow on one in TIME_WAIT. It decides; here it is the last resort. */
 	if (!s->port && s->time_wait && tw_reuse(s->ctx->sk)) {
-		s->key.sport = bpf_htons(s->time_wait);
-		if (claim_take(&s->key, s->cookie, s->now_ns, s->shared))
-			search_bind(s, s->time_wait);
+		s->key.port = s->tuple.sport = bpf_htons(s->time_wait);
+		if (search_take(s))
+			search_bind(s, s->time_wait, true);
 	}
 	if (!s->port && !was)
 		flag_set(s->ctx, SO_REUSEADDR, 0);
@@ -228,24 +240,22 @@ static __always_inline int connect_from(struct bpf_sock_addr *ctx, const struct 
 	if (!search_init(&s, ctx, exec, proto))
 		return deny(EADDRNOTAVAIL);
 	s.shared = beside && exec->kind == SLUICE_LEASE_SHARED;
-	if (beside) {
-		s.tuple = s.key;
-		s.tuple.dst = *dst;
-		s.tuple.dport = (__be16)ctx->user_port;
-	}
-	if (s.shared)
-		s.key = s.tuple;
-	else
-		sock_forget(ctx->sk, s.cookie);
+	s.tuple.src = exec->addr;
+	s.tuple.dst = *dst;
+	s.tuple.dport = (__be16)ctx->user_port;
+	s.tuple.proto = proto;
+	if (!s.shared)
+		sock_forget(ctx->sk);
 	if (beside)
 		connect_beside(&s);
 	if (!s.port && !s.shared)
 		connect_alone(&s);
 	if (!s.port)
 		return deny(EADDRNOTAVAIL);
-	if (!s.shared)
+	/* A UDP socket stands on its port until it is closed. */
+	if (!s.shared && s.tcp)
 		sock_remember(ctx->sk, &s.key);
-	owner_note(s.cookie);
+	owner_note(bpf_get_socket_cookie(ctx));
 	return 1;
 }
 
@@ -260,25 +270,40 @@ static __always_inline void connect_bound(struct bpf_sock_addr *ctx, const struc
 		.dport = (__be16)ctx->user_port,
 		.proto = IPPROTO_TCP,
 	};
+	__u64 claim;
 
-	claim_take(&key, bpf_get_socket_cookie(ctx), bpf_ktime_get_ns(), true);
+	claim_take(&key, &claim);
+}
+
+/* The lease that leads to a destination. NULL: *ret_answer is the hook's answer, whatever the protocol. */
+static __always_inline const struct sluice_exec *exec_to(struct bpf_sock_addr *ctx,
+							 const union sluice_addr *dst,
+							 int *ret_answer)
+{
+	const struct sluice_exec *exec = exec_find(ctx);
+	struct bpf_sock *sk = ctx->sk;
+
+	*ret_answer = 1;
+	if (!exec || !sk || !dst_leaves(sk, exec, dst))
+		return NULL;
+	if (exec->protos && addr_is_v4(dst) == addr_is_v4(&exec->addr))
+		return exec;
+	/* Without protocols, the lease has ended, and its processes go on. */
+	*ret_answer = deny(exec->protos ? ENETUNREACH : EADDRNOTAVAIL);
+	return NULL;
 }
 
 static __always_inline int connect_any(struct bpf_sock_addr *ctx, const union sluice_addr *dst)
 {
-	const struct sluice_exec *exec = exec_find(ctx);
+	const struct sluice_exec *exec;
 	struct bpf_sock *sk = ctx->sk;
 	__u32 proto = ctx->protocol;
-	int l4 = l4_of(proto);
+	int l4 = l4_of(proto), answer;
 	union sluice_addr src;
 
-	if (!exec || !sk || !dst_leaves(sk, exec, dst))
-		return 1;
-	/* The lease has ended, its processes go on. */
-	if (!exec->protos)
-		return deny(EADDRNOTAVAIL);
-	if (addr_is_v4(dst) != addr_is_v4(&exec->addr))
-		return deny(ENETUNREACH);
+	exec = exec_to(ctx, dst, &answer);
+	if (!exec || !sk)
+		return answer;
 	if (l4 < 0 || !(exec->protos & 1 << l4))
 		return unserved(dst);
 	src = sock_src(sk);
@@ -316,16 +341,13 @@ int connect6(struct bpf_sock_addr *ctx)
 static __always_inline int sendmsg_any(struct bpf_sock_addr *ctx, const union sluice_addr *dst,
 				       const union sluice_addr *src)
 {
-	const struct sluice_exec *exec = exec_find(ctx);
+	const struct sluice_exec *exec;
 	struct bpf_sock *sk = ctx->sk;
+	int answer;
 
-	if (!exec || !sk || !dst_leaves(sk, exec, dst))
-		return 1;
-	/* The lease has ended, its processes go on. */
-	if (!exec->protos)
-		return deny(EADDRNOTAVAIL);
-	if (addr_is_v4(dst) != addr_is_v4(&exec->addr))
-		return deny(ENETUNREACH);
+	exec = exec_to(ctx, dst, &answer);
+	if (!exec || !sk)
+		return answer;
 	if (ctx->protocol != IPPROTO_UDP)
 		return unserved(dst);
 	if (addr_equal(src, &exec->addr))
@@ -360,19 +382,19 @@ static bool port_waits(struct search *s)
 	bool found = false;
 	__u32 size;
 
-	if (addr_is_v4(&s->key.src)) {
-		t.ipv4.daddr = s->key.src.w[3];
-		t.ipv4.dport = s->key.sport;
+	if (addr_is_v4(&s->key.addr)) {
+		t.ipv4.daddr = s->key.addr.w[3];
+		t.ipv4.dport = s->key.port;
 		size = sizeof(t.ipv4);
 	} else {
-		__builtin_memcpy(t.ipv6.daddr, &s->key.src, sizeof(t.ipv6.daddr));
-		t.ipv6.dport = s->key.sport;
+		__builtin_memcpy(t.ipv6.daddr, &s->key.addr, sizeof(t.ipv6.daddr));
+		t.ipv6.dport = s->key.port;
 		size = sizeof(t.ipv6);
 	}
 	sk = s->tcp ? bpf_sk_lookup_tcp(s->ctx, &t, size, BPF_F_CURRENT_NETNS, 0)
 		    : bpf_sk_lookup_udp(s->ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
 	if (sk) {
-		found = sk->src_port == bpf_ntohs(s->key.sport);
+		found = sk->src_port == bpf_ntohs(s->key.port);
 		bpf_sk_release(sk);
 	}
 	return found;
@@ -382,8 +404,8 @@ static long try_name(__u32 i, struct search *s)
 {
 	__u16 port = search_port(s, i);
 
-	s->key.sport = bpf_htons(port);
-	if (port_waits(s) || !claim_take(&s->key, s->cookie, s->now_ns, false))
+	s->key.port = bpf_htons(port);
+	if (port_waits(s) || !port_take(&s->key))
 		return 0;
 	s->port = port;
 	return 1;
@@ -397,7 +419,7 @@ static __always_inline int bind_choose(struct bpf_sock_addr *ctx, const struct s
 
 	if (!search_init(&s, ctx, exec, proto))
 		return deny(EADDRNOTAVAIL);
-	sock_forget(ctx->sk, s.cookie);
+	sock_forget(ctx->sk);
 	bpf_loop(s.n, try_name, &s, 0);
 	if (!s.port)
 		return deny(EADDRNOTAVAIL);
@@ -409,19 +431,31 @@ static __always_inline int bind_choose(struct bpf_sock_addr *ctx, const struct s
 	return 1;
 }
 
+/* Is it the lease that a socket is bound to, with a protocol that has ports? False: *ret_answer is the hook's answer. */
+static __always_inline bool binds_to(const struct sluice_exec *exec, const union sluice_addr *addr,
+				     int l4, int *ret_answer)
+{
+	*ret_answer = 1;
+	if (!exec)
+		return false;
+	if (addr_equal(addr, &exec->addr))
+		return l4 >= 0;
+	if (bpf_map_lookup_elem(&addrs, addr))
+		*ret_answer = deny(EADDRNOTAVAIL);
+	return false;
+}
+
 static __always_inline int bind_any(struct bpf_sock_addr *ctx, const union sluice_addr *addr)
 {
 	const struct sluice_exec *exec = exec_find(ctx);
 	__u16 port = bpf_ntohs((__be16)ctx->user_port);
 	__u32 proto = ctx->protocol;
-	int l4 = l4_of(proto);
+	int l4 = l4_of(proto), answer;
 
-	if (!exec || !ctx->sk)
+	if (!ctx->sk)
 		return 1;
-	if (!addr_equal(addr, &exec->addr))
-		return bpf_map_lookup_elem(&addrs, addr) ? deny(EADDRNOTAVAIL) : 1;
-	if (l4 < 0)
-		return 1;
+	if (!binds_to(exec, addr, l4, &answer))
+		return answer;
 	if (!port && exec->protos & 1 << l4)
 		return bind_choose(ctx, exec, proto);
 	return port_is_of(exec, l4, port) ? 1 : deny(EADDRNOTAVAIL);
@@ -447,22 +481,17 @@ int bind6(struct bpf_sock_addr *ctx)
 static __always_inline int post_bind_any(struct bpf_sock *ctx, const union sluice_addr *addr)
 {
 	const struct sluice_exec *exec = exec_find(ctx);
-	struct sluice_flow_key key = { .src = *addr, .sport = bpf_htons(ctx->src_port) };
-	__u64 cookie = bpf_get_socket_cookie(ctx);
-	int l4 = l4_of(ctx->protocol);
+	int l4 = l4_of(ctx->protocol), answer;
+	struct sluice_port_key key;
 
-	if (!exec)
-		return 1;
-	if (!addr_equal(addr, &exec->addr))
-		return bpf_map_lookup_elem(&addrs, addr) ? deny(EADDRNOTAVAIL) : 1;
-	if (l4 < 0)
-		return 1;
+	if (!binds_to(exec, addr, l4, &answer))
+		return answer;
 	if (!port_is_of(exec, l4, ctx->src_port))
 		return deny(EADDRNOTAVAIL);
-	key.proto = ctx->protocol;
-	if (claim_take(&key, cookie, bpf_ktime_get_ns(), false))
+	key = port_key(addr, ctx->protocol, (__u16)ctx->src_port);
+	if (port_take(&key) && l4 == SLUICE_TCP)
 		sock_remember(ctx, &key);
-	owner_note(cookie);
+	owner_note(bpf_get_socket_cookie(ctx));
 	return 1;
 }
 
@@ -499,15 +528,32 @@ int connecting(struct bpf_sock_ops *ctx)
 		key.src = ADDR_FIELD(ctx, local_ip6);
 		key.dst = ADDR_FIELD(ctx, remote_ip6);
 	}
-	bpf_map_delete_elem(&exec_claims, &key);
+	claim_end(&key);
 	return 1;
 }
 
-/* The claim on a port ends with the socket. */
+/*
+ * The claim on a port ends with the socket, and so does what is remembered of its process: a program that makes many connections would push all others out of the table. (Also the
+ * next one finds a row that is in the cache: half a microsecond of each connection.)
+ */
 SEC("cgroup/sock_release")
 int sock_release(struct bpf_sock *ctx)
 {
-	sock_forget(ctx, bpf_get_socket_cookie(ctx));
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	const struct sluice_conf *c = conf_row();
+	struct sluice_port_key key;
+	union sluice_addr addr;
+	__u16 port;
+
+	bpf_map_delete_elem(&owners, &cookie);
+	if (sock_forget(ctx) || ctx->protocol != IPPROTO_UDP || !c ||
+	    bpf_get_netns_cookie(ctx) != c->netns_cookie)
+		return 1;
+	port = sock_bound(ctx, &addr);
+	if (port) {
+		key = port_key(&addr, IPPROTO_UDP, port);
+		port_drop(&key);
+	}
 	return 1;
 }
 

@@ -21,26 +21,33 @@
 
 #define TCP_TIME_WAIT 6
 
-/* A claim on a tuple lapses when no socket is on it after this time: the kernel did not get as far as to enter it. */
-#define CLAIM_NS 1000000000ULL
+/* A claim on a tuple lapses when no socket is on it after this time: the kernel did not get as far as to enter it. In units of 2^20 ns, as the clock of claims. */
+#define CLAIM_TICKS 954
+#define CLAIM_SLACK 64
 
 /*
- * Who is about to use a tuple (TCP on a shared lease), or has a port for itself (dst, dport zero). An LRU table: what is old is of no use any more, or only a
- * hint.
+ * Claims on tuples: who is about to use one (TCP on a shared lease). One word for each, at the place that the tuple's hash names: the rest of the hash, and in the low bits
+ * the time. Two tuples may fall on one word. Then the later claim takes the place of the earlier, which ends it a little early: the kernel still lets only one socket have the tuple, but
+ * would tell the other EADDRNOTAVAIL.
  */
-struct claim {
-	__u64 cookie;
-	__u64 at_ns; /* 0: being removed */
-};
+#define CLAIM_WORDS 65536
+#define CLAIM_TIME  0xffffffULL
+#define CLAIM_USED  (1ULL << 63) /* no claim is 0 */
 
-HASH(exec_claims, BPF_MAP_TYPE_LRU_HASH, struct sluice_flow_key, struct claim, 65536, 0);
+__u64 exec_claims[CLAIM_WORDS];
 
-/* The claim on a port that a socket has. */
+/*
+ * Claims on ports: a bit for each, 64 ports to a row, by the first of them. What is old is forgotten: only bind() knows for certain. A bit is set by whoever is the
+ * first on the port, and cleared when that socket is closed.
+ */
+HASH(exec_ports, BPF_MAP_TYPE_LRU_HASH, struct sluice_port_key, __u64, 16384, 0);
+
+/* The claim on a port that a socket has; not of UDP sockets that are bound to it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct sluice_flow_key);
+	__type(value, struct sluice_port_key);
 } exec_socks SEC(".maps");
 
 /* Answers */
@@ -167,44 +174,133 @@ static __always_inline bool dst_leaves(const struct bpf_sock *sk, const struct s
 	return !value || *value;
 }
 
-/* Claims */
+/* Verified once and not at each call, as in count.bpf.h: else the programs would be too large to verify. */
+#define GLOBAL __noinline
 
-/*
- * Take a claim, or have it already. lapses: where no socket is to be seen on the tuple, an old claim is void, and one of those who see that
- * gets it.
- */
-static bool claim_take(const struct sluice_flow_key *key, __u64 cookie, __u64 now_ns, bool lapses)
+/* Claims on tuples */
+
+static __always_inline __u64 claim_hash(const struct sluice_flow_key *key)
 {
-	struct claim new = { .cookie = cookie, .at_ns = now_ns }, *old;
-	__u64 at_ns;
+	const __u64 ports = (__u64)key->sport << 16 | key->dport;
+	const __u64 words[] = { key->src.d[0], key->src.d[1], key->dst.d[0], key->dst.d[1], ports };
+	__u64 h = secret[0];
 
-	if (!bpf_map_update_elem(&exec_claims, key, &new, BPF_NOEXIST))
-		return true;
-	old = bpf_map_lookup_elem(&exec_claims, key);
-	/* Gone meanwhile? */
-	if (!old)
-		return !bpf_map_update_elem(&exec_claims, key, &new, BPF_NOEXIST);
-	if (old->cookie == cookie)
-		return true;
-	at_ns = old->at_ns;
-	if (!lapses || !at_ns || (__s64)(now_ns - at_ns) < (__s64)CLAIM_NS ||
-	    __sync_val_compare_and_swap(&old->at_ns, at_ns, now_ns) != at_ns)
+	for (int i = 0; i < 5; i++) {
+		h = (h ^ words[i]) * 0x9e3779b97f4a7c15ULL;
+		h ^= h >> 32;
+	}
+	h = (h ^ secret[1]) * 0xbf58476d1ce4e5b9ULL;
+	return (h ^ h >> 29) | CLAIM_USED;
+}
+
+static __always_inline __u64 claim_now(void)
+{
+	return bpf_ktime_get_coarse_ns() >> 20 & CLAIM_TIME;
+}
+
+/* Are these claims on the same tuple? */
+static __always_inline bool claim_same(__u64 a, __u64 b)
+{
+	return !((a ^ b) & ~CLAIM_TIME);
+}
+
+/* How often to try for a word that others write to at this very moment. */
+#define CLAIM_TRIES 2
+
+/* Take a claim. False: another socket has it. *ret: for claim_drop(). */
+GLOBAL bool claim_take(const struct sluice_flow_key *key, __u64 *ret)
+{
+	__u64 hash, new, was, age;
+	volatile __u64 *word;
+
+	if (!key || !ret)
 		return false;
-	old->cookie = cookie;
+	hash = claim_hash(key);
+	new = (hash & ~CLAIM_TIME) | claim_now();
+	word = &exec_claims[hash % CLAIM_WORDS];
+	for (int i = 0; i < CLAIM_TRIES; i++) {
+		was = *word;
+		/* Another CPU may have read the clock later than we and claimed first. */
+		age = new - was + CLAIM_SLACK;
+		if (claim_same(was, new) && (age & CLAIM_TIME) < CLAIM_TICKS + CLAIM_SLACK)
+			return false;
+		if (__sync_val_compare_and_swap(word, was, new) == was) {
+			*ret = new;
+			return true;
+		}
+	}
+	/* The kernel decides without us. */
+	*ret = 0;
 	return true;
 }
 
-static void claim_drop(const struct sluice_flow_key *key, __u64 cookie)
+GLOBAL int claim_drop(const struct sluice_flow_key *key, __u64 claim)
 {
-	struct claim *c = bpf_map_lookup_elem(&exec_claims, key);
-	__u64 at_ns;
+	if (!key)
+		return 0;
+	__sync_val_compare_and_swap(&exec_claims[claim_hash(key) % CLAIM_WORDS], claim, 0);
+	return 0;
+}
 
-	if (!c || c->cookie != cookie)
-		return;
-	/* Not if somebody takes it over just now. */
-	at_ns = c->at_ns;
-	if (at_ns && __sync_val_compare_and_swap(&c->at_ns, at_ns, 0) == at_ns)
-		bpf_map_delete_elem(&exec_claims, key);
+/* Whoever has it. */
+static __always_inline void claim_end(const struct sluice_flow_key *key)
+{
+	__u64 hash = claim_hash(key);
+	volatile __u64 *word = &exec_claims[hash % CLAIM_WORDS];
+	__u64 was = *word;
+
+	if (claim_same(was, hash))
+		__sync_val_compare_and_swap(word, was, 0);
+}
+
+/* Claims on ports */
+
+static __always_inline struct sluice_port_key port_key(const union sluice_addr *addr, __u32 proto,
+						       __u16 port)
+{
+	return (struct sluice_port_key){ .addr = *addr,
+					 .port = bpf_htons(port),
+					 .l4 = (__u8)l4_of(proto) };
+}
+
+/* The row of a port, and its bit there. */
+static __always_inline __u64 *port_row(const struct sluice_port_key *port, bool make,
+				       __u64 *ret_bit)
+{
+	struct sluice_port_key key = *port;
+	__u16 n = bpf_ntohs(port->port);
+	__u64 zero = 0, *row;
+
+	*ret_bit = 1ULL << n % SLUICE_BLOCK_PORTS;
+	key.port = bpf_htons(n - n % SLUICE_BLOCK_PORTS);
+	row = bpf_map_lookup_elem(&exec_ports, &key);
+	if (row || !make)
+		return row;
+	bpf_map_update_elem(&exec_ports, &key, &zero, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&exec_ports, &key);
+}
+
+/* Take a claim. False: somebody has it. */
+GLOBAL bool port_take(const struct sluice_port_key *port)
+{
+	__u64 bit, *row;
+
+	if (!port)
+		return false;
+	row = port_row(port, true, &bit);
+	return !row || !(__sync_fetch_and_or(row, bit) & bit);
+}
+
+GLOBAL int port_drop(const struct sluice_port_key *port)
+{
+	__u64 bit, *row;
+
+	if (!port)
+		return 0;
+	row = port_row(port, false, &bit);
+	if (row)
+		__sync_fetch_and_and(row, ~bit);
+	return 0;
 }
 
 /*
@@ -212,23 +308,46 @@ static void claim_drop(const struct sluice_flow_key *key, __u64 cookie)
  */
 #define sock_remember(sk, claim)                                                                \
 	({                                                                                      \
-		struct sluice_flow_key *key_ =                                                  \
+		struct sluice_port_key *port_ =                                                 \
 			bpf_sk_storage_get(&exec_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE); \
                                                                                                 \
-		if (key_)                                                                       \
-			*key_ = *(claim);                                                       \
+		if (port_)                                                                      \
+			*port_ = *(claim);                                                      \
 	})
 
-/* It is closed, or tries something else. */
-#define sock_forget(sk, cookie)                                                              \
-	({                                                                                   \
-		struct sluice_flow_key *key_ = bpf_sk_storage_get(&exec_socks, sk, NULL, 0); \
-                                                                                             \
-		if (key_ && key_->proto) {                                                   \
-			claim_drop(key_, cookie);                                            \
-			key_->proto = 0;                                                     \
-		}                                                                            \
+/* It is closed, or tries something else. Was there a claim? */
+#define sock_forget(sk)                                                                       \
+	({                                                                                    \
+		struct sluice_port_key *port_ = bpf_sk_storage_get(&exec_socks, sk, NULL, 0); \
+		bool had_ = port_ && port_->port;                                             \
+                                                                                              \
+		if (had_) {                                                                   \
+			port_drop(port_);                                                     \
+			port_->port = 0;                                                      \
+		}                                                                             \
+		had_;                                                                         \
 	})
+
+/* What a socket is bound to. In sock_release the context is the socket itself, but its fields are not to be read there in the common way. */
+struct sock___sluice {
+	struct {
+		__be32 skc_rcv_saddr;
+		struct in6_addr skc_v6_rcv_saddr;
+		__u16 skc_num;
+	} __sk_common;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u16 sock_bound(struct bpf_sock *ctx, union sluice_addr *ret)
+{
+	const struct sock___sluice *sk = (void *)ctx;
+	__u16 port = BPF_CORE_READ(sk, __sk_common.skc_num);
+
+	if (port && ctx->family == AF_INET)
+		*ret = addr_of_v4(BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+	else if (port)
+		BPF_CORE_READ_INTO(ret, sk, __sk_common.skc_v6_rcv_saddr);
+	return port;
+}
 
 static __always_inline void owner_note(__u64 cookie)
 {

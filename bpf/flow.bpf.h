@@ -127,8 +127,12 @@ GLOBAL bool rev_alive(const struct sluice_flow_key *rk, struct sluice_flow *r, _
 	pool = pool_of(sl->pool);
 	if (!pool)
 		return false;
-	fwd_key_of(&fk, rk, r);
-	f = bpf_map_lookup_elem(&fwd, &fk);
+	f = NULL;
+	/* A socket's own mark has nothing beside it. */
+	if (!(r->flags & SLUICE_FLOW_OWN)) {
+		fwd_key_of(&fk, rk, r);
+		f = bpf_map_lookup_elem(&fwd, &fk);
+	}
 	if (f && !same_flow(f, rk->dport, r))
 		f = NULL;
 	if (r->flags & SLUICE_FLOW_PERMIT)
@@ -149,7 +153,7 @@ static __always_inline void count_ended(const struct sluice_flow *f, __u8 proto)
 	if (rel)
 		__sync_fetch_and_add(rel, 1);
 	st = sl ? pool_stats_of(sl->pool) : NULL;
-	if (st && l4 >= 0)
+	if (st && l4 >= 0 && !(f->flags & SLUICE_FLOW_OWN))
 		st->ended[l4 & 3]++;
 }
 
@@ -216,9 +220,9 @@ GLOBAL bool rev_reclaim(const struct sluice_flow_key *rk, struct sluice_flow *r)
 			else
 				bpf_map_delete_elem(&fwd, &fk);
 		}
-		if (!(r->flags & SLUICE_FLOW_EIM))
-			n = port_count_of(rk, r);
 		count_ended(r, rk->proto);
+		if (!sluice_flow_both(r))
+			n = port_count_of(rk, r);
 	}
 	bpf_map_delete_elem(&rev, rk);
 	port_count_put(n);

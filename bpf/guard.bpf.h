@@ -6,31 +6,7 @@
 #ifndef GUARD_BPF_H
 #define GUARD_BPF_H
 
-#include "out.bpf.h"
-
-/* Does NAT have the tuple of this socket's packet? */
-GLOBAL bool tuple_taken(const struct pkt *p, __u32 slice, bool eim, __u32 now_s)
-{
-	struct sluice_flow_key rk = {};
-	struct sluice_block *b;
-	struct sluice_flow *r;
-	struct sluice_slice *sl = slice_row(slice);
-	__u32 bit;
-
-	if (!p || !sl)
-		return false;
-	if (eim) {
-		b = block_of(sl, p->proto, p->sport, &bit);
-		return b && (b->bits >> bit & 1);
-	}
-	rk.src = p->dst;
-	rk.sport = p->dport;
-	rk.dst = p->src;
-	rk.dport = p->sport;
-	rk.proto = p->proto;
-	r = bpf_map_lookup_elem(&rev, &rk);
-	return r && rev_alive(&rk, r, now_s, 0);
-}
+#include "own.bpf.h"
 
 /*
  * What a port is leased for, or NULL: not leased, or the lease is over and the port cools down. Then *ret_kept still says that it is kept from NAT.
@@ -81,6 +57,8 @@ GLOBAL bool lease_permits(struct __sk_buff *skb, const struct pkt *p, __u32 slic
 	e = c->execs ? exec_of(skb, c) : NULL;
 	return e && e->lease == l->id;
 }
+
+extern int LINUX_KERNEL_VERSION __kconfig;
 
 #define REPORT_AGAIN_S 60
 
@@ -174,6 +152,19 @@ static __always_inline int from_exec(struct __sk_buff *skb, struct pkt *p,
 	return verdict_out(skb, pool_row);
 }
 
+/*
+ * Was it made in another network namespace? Its socket stands in tables that nobody looks into here, and an answer would not find it (macvlan and ipvlan on the
+ * uplink; through everything else such a packet comes as a forwarded one). What the kernel sends by itself goes through sockets that are not of any namespace.
+ */
+static __always_inline bool from_elsewhere(struct __sk_buff *skb, const struct sluice_conf *c)
+{
+	/* What the helper tells of a packet is new in that version. */
+	if (LINUX_KERNEL_VERSION < KERNEL_VERSION(6, 15, 0))
+		return false;
+	return c->netns_cookie && !sent_by_nobody(skb) &&
+	       bpf_get_netns_cookie(skb) != c->netns_cookie;
+}
+
 /* The guard: packets of this machine's own that have a shared source. */
 static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 {
@@ -186,7 +177,7 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 	struct sluice_flow *f;
 	__u32 row, pool_row;
 	bool eim, mixed, deny;
-	int step;
+	int step, own = OWN_NONE;
 
 	if (!ar)
 		return c && c->execs ? from_exec(skb, p, c) : VERDICT_PASS;
@@ -195,6 +186,8 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 		return verdict_drop(skb, p, pool_row, p->bad);
 	if (p->kind == PKT_ND)
 		return VERDICT_PASS;
+	if (c && from_elsewhere(skb, c))
+		return verdict_drop(skb, p, pool_row, SLUICE_DROP_spoof);
 	if (p->kind != PKT_DATA && p->kind != PKT_ECHO)
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_escape);
 	row = ar->base + (bpf_ntohs(p->sport) >> (ar->shift & 15));
@@ -222,7 +215,14 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 	}
 	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
 	mixed = pool->mixed[p->l4 & 3];
-	/* Moved before? Then go on so. */
+	/* Nothing of IPv6 is translated. */
+	if (p->v6)
+		return verdict_out(skb, pool_row);
+	if (!eim || mixed)
+		own = own_found(p);
+	if (own == OWN_GO)
+		return verdict_out(skb, pool_row);
+	/* Moved before? Then go on so. Or a mark of a port: then it is not changed. */
 	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
 	if (!f && mixed)
 		f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, !eim);
@@ -231,15 +231,25 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 		return verdict_out(skb, pool_row);
 	if (step != STEP_NONE)
 		return verdict_drop(skb, p, pool_row, step);
-	if (!tuple_taken(p, row, eim, p->now.s) && !(mixed && tuple_taken(p, row, !eim, p->now.s)))
+	if (own == OWN_NONE)
+		own = own_claim(skb, p, row, sl, eim, mixed);
+	if (own == OWN_GO)
 		return verdict_out(skb, pool_row);
+	if (own == OWN_FULL)
+		return verdict_drop(skb, p, pool_row, SLUICE_DROP_table_full);
 	step = flow_new(skb, p, SLUICE_ZONE_LOCAL, pool_row, row);
+	/* NAT's entry may be gone by now: it gives way when it sees the socket. */
+	if (step == SLUICE_DROP_no_port && own_claim(skb, p, row, sl, eim, mixed) == OWN_GO)
+		return verdict_out(skb, pool_row);
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
+	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
+	/* Another CPU has just marked the port for the same socket. */
+	if (f && f->port == p->sport)
+		return verdict_out(skb, pool_row);
+	p->moved = f ? f->port : 0;
 	if (st)
 		st->resolved++;
-	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
-	p->moved = f ? f->port : 0;
 	event_send(skb, p, SLUICE_EVENT_RESOLVED, pool_row);
 	return verdict_out(skb, pool_row);
 }

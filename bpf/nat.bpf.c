@@ -160,6 +160,16 @@ GLOBAL int flow_in(struct __sk_buff *skb, const struct pkt *p, const struct slui
 	return rewrite_dst(skb, p, &inner, port) ? SLUICE_DROP_rewrite : STEP_OK;
 }
 
+/* What a remote end sends on a tuple that is a socket's own: noted, for the mark lives as the connection does. */
+static __always_inline void own_back(struct sluice_flow *r, const struct pkt *p)
+{
+	if (p->kind != PKT_DATA || p->l4 != SLUICE_TCP)
+		return;
+	if (!(p->tcp & r->tcp & SLUICE_TCP_RST) && r->seen_s != p->now.s)
+		r->seen_s = p->now.s;
+	tcp_note(&r->tcp, r->tcp_out, p->tcp);
+}
+
 static __always_inline struct sluice_flow *rev_find(const struct sluice_flow_key *key,
 						    const struct pkt *p, bool eim, __u8 filtering,
 						    __u32 now_s)
@@ -225,7 +235,13 @@ int uplink_ingress(struct __sk_buff *skb)
 	r = rev_find(&key, &p, eim, filtering, p.now.s);
 	if (!r && pool->mixed[p.l4 & 3])
 		r = rev_find(&key, &p, !eim, filtering, p.now.s);
-	if (p.kind == PKT_ICMP_ERROR) {
+	if (r && (r->flags & SLUICE_FLOW_OWN)) {
+		own_back(r, &p);
+		/* The kernel's look-ups do not know of sockets for pings. It answers nothing to a reply. */
+		if (p.kind == PKT_ECHO_REPLY)
+			return verdict_in(skb, pool_row);
+		r = NULL;
+	} else if (p.kind == PKT_ICMP_ERROR) {
 		if (r)
 			return verdict_drop(skb, &p, pool_row, SLUICE_DROP_icmp_error);
 	} else if (!r && p.l4 == SLUICE_TCP) {

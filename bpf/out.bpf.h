@@ -79,6 +79,15 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 	idle_s = idle_timeout_s(p, &pool->timers);
 	if (f->timeout_s < idle_s)
 		f->timeout_s = idle_s;
+	if (f->flags & SLUICE_FLOW_OWN) {
+		if (f->last_v4[3] != p->dst.w[3])
+			f->last_v4[3] = p->dst.w[3];
+		if (f->rport != p->dport)
+			f->rport = p->dport;
+		/* What it gets is the kernel's to decide, and its time is the mapping's. */
+		if (p->l4 == SLUICE_UDP)
+			return STEP_OK;
+	}
 	rk.src = p->dst;
 	rk.sport = p->dport;
 	rk.dst = sl->addr;
@@ -103,7 +112,7 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 	}
 	if (zone == SLUICE_ZONE_CLIENTS && lpm_find(&no_nat, sl->pool, &p->dst))
 		return STEP_PASS;
-	if (p->l4 == SLUICE_TCP && !tcp_opens(p))
+	if (p->l4 == SLUICE_TCP && !tcp_opens(p) && !(f->flags & SLUICE_FLOW_OWN))
 		return SLUICE_DROP_no_flow;
 	if (r)
 		rev_reclaim(&rk, r);
@@ -116,13 +125,17 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 	val.timeout_s = idle_s;
 	val.zone = zone;
 	val.tcp_out = p->tcp;
-	val.flags = SLUICE_FLOW_EIM | (zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0);
+	val.flags = SLUICE_FLOW_EIM | (f->flags & SLUICE_FLOW_OWN) |
+		    (zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0);
 	err = bpf_map_update_elem(&rev, &rk, &val, BPF_NOEXIST);
 	if (err == -EEXIST)
 		return STEP_OK; /* another CPU has just begun the same session */
+	/* A socket has its port already. */
 	if (err)
-		return SLUICE_DROP_table_full;
+		return f->flags & SLUICE_FLOW_OWN ? STEP_OK : SLUICE_DROP_table_full;
 	__sync_fetch_and_add(&f->sessions, 1);
+	if (f->flags & SLUICE_FLOW_OWN)
+		return STEP_OK;
 	count_created(sl->pool, p->l4);
 	if (p->l4 == SLUICE_TCP && filtering != SLUICE_FILTER_PORT &&
 	    permit_add(&rk, &val, filtering))

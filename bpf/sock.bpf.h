@@ -43,20 +43,25 @@ static __always_inline bool sock_stands_at(const volatile struct bpf_sock *sk,
 	return a == rk->dst.w[0] && b == rk->dst.w[1] && c == rk->dst.w[2] && d == rk->dst.w[3];
 }
 
+/* What sock_look() says. */
+#define SOCK_THERE 1 /* a socket stands at the tuple */
+#define SOCK_OPEN  2 /* and at those of all other remote ends: unconnected UDP */
+#define SOCK_BOUND 4 /* but only for this device: who asks at another uplink is not shown it */
+
 /*
  * Is there a socket of this machine at the tuple of a rev key? Only one that is bound to the shared address itself counts:
  * what listens on a wildcard address is not reachable through a shared one (invariant 7), so it takes nothing either.
  * TCP: connecting, connected, TIME_WAIT and listening sockets are seen, one that is only bound is not.
  */
-GLOBAL bool sock_at(struct __sk_buff *skb, const struct sluice_flow_key *rk)
+GLOBAL int sock_look(struct __sk_buff *skb, const struct sluice_flow_key *rk)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
-	bool found;
+	int found;
 	__u32 len;
 
 	if (!rk)
-		return false;
+		return 0;
 	len = sock_tuple(&t, rk);
 	/*
 	 * The two lookups give different kinds of pointer, and one load instruction may serve only one kind: the move keeps the compiler
@@ -66,20 +71,31 @@ GLOBAL bool sock_at(struct __sk_buff *skb, const struct sluice_flow_key *rk)
 	case IPPROTO_TCP:
 		sk = bpf_skc_lookup_tcp(skb, &t, len, BPF_F_CURRENT_NETNS, 0);
 		if (!sk)
-			return false;
+			return 0;
 		found = sock_stands_at(sk, rk);
+		if (found && sk->bound_dev_if)
+			found |= SOCK_BOUND;
 		asm volatile("%0 = %0" : "+r"(found));
 		bpf_sk_release(sk);
 		return found;
 	case IPPROTO_UDP:
 		sk = bpf_sk_lookup_udp(skb, &t, len, BPF_F_CURRENT_NETNS, 0);
 		if (!sk)
-			return false;
+			return 0;
 		found = sock_stands_at(sk, rk);
+		if (found && sk->bound_dev_if)
+			found |= SOCK_BOUND;
+		if (found && !sk->dst_port)
+			found |= SOCK_OPEN;
 		bpf_sk_release(sk);
 		return found;
 	}
-	return false;
+	return 0;
+}
+
+static __always_inline bool sock_at(struct __sk_buff *skb, const struct sluice_flow_key *rk)
+{
+	return sock_look(skb, rk);
 }
 
 /*

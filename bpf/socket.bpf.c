@@ -66,6 +66,9 @@ int steer(struct bpf_sk_lookup *ctx)
 	struct sluice_port_key key = {};
 	struct sluice_lease *l;
 
+	/* Without an interface it is no packet, but a question of another program (of "exec", at each connect()) or of sock_diag: what stands there is the answer. */
+	if (!ifindex)
+		return SK_PASS;
 	if (family == AF_INET) {
 		key.addr = mapped(field(ctx->local_ip4));
 	} else {
@@ -81,8 +84,7 @@ int steer(struct bpf_sk_lookup *ctx)
 	l = bpf_map_lookup_elem(&leases, &key);
 	if (l && l->steer && steer_to(ctx, l->steer - 1))
 		return SK_PASS;
-	/* Without an interface it is no packet, but a question of another program or of sock_diag. */
-	if (!ifindex || bpf_map_lookup_elem(&uplinks, &ifindex))
+	if (bpf_map_lookup_elem(&uplinks, &ifindex))
 		return SK_PASS;
 	return l && listens(l, key.l4) ? SK_PASS : SK_DROP;
 }

@@ -43,7 +43,7 @@ static long sweep_rev(void *map, struct sluice_flow_key *rk, struct sluice_flow 
 	if (rev_alive(&k, r, s->now_s, SLUICE_GRACE_S)) {
 		l4 = l4_index(k.proto);
 		if (!(r->flags & SLUICE_FLOW_PERMIT) && l4 >= 0) {
-			s->flows[l4 & 3]++;
+			s->flows[l4 & 3] += !(r->flags & SLUICE_FLOW_OWN);
 			if (s->mark_use)
 				use_mark(r, k.proto, k.dport);
 		}

@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-#define SLUICE_ABI 2
+#define SLUICE_ABI 3
 
 /* Sizes of the fixed tables. The flow tables are sized when they are created ("max-flows"). */
 #define SLUICE_MAX_ADDRS 1024
@@ -72,11 +72,16 @@ enum sluice_zone {
  * their own. In endpoint-independent mode fwd holds the mapping, and rev one session for each remote end that the filtering
  * tells apart; both directions write the session. What state a flow is in, and when it ends, is derived
  * (sluice_flow.h), so no packet waits for another one's lock.
+ *
+ * A socket that keeps its tuple has a mark there (SLUICE_FLOW_OWN), which translates nothing: in overload mode one entry of rev; in endpoint-independent mode the
+ * port's bit and a mapping of fwd from the port to itself, for TCP and ICMP with sessions.
  */
 struct sluice_flow {
 	union {
 		union sluice_addr addr; /* rev: inner address */
 		__u32 sessions;         /* fwd, mapping: rev entries that belong to it */
+		__be32 last_v4
+			[4]; /* fwd, own: [3]: the last remote end that was sent to; with rport */
 	};
 	__be16 port;  /* fwd: outer port; rev: inner port */
 	__be16 rport; /* rev: remote port of the first packet, for listings where the key masks it */
@@ -104,6 +109,10 @@ enum sluice_flow_flags {
 	SLUICE_FLOW_LOCAL = 0x02, /* the inner end is a socket of this machine */
 	SLUICE_FLOW_PERMIT =
 		0x04, /* rev: no session, only lets a remote in (endpoint-independent TCP) */
+	SLUICE_FLOW_OWN =
+		0x08, /* a socket's own, not translated: only says whose the tuple is. rev: one (overload); fwd: the port (EIM) */
+	SLUICE_FLOW_BLIND =
+		0x10, /* own: the kernel's look-up does not show who sends, so that its time alone ends it */
 };
 
 enum sluice_mapping {
@@ -382,7 +391,9 @@ struct sluice_event {
 	__u16 snap_len; /* bytes in snap that are the packet's */
 	struct sluice_flow_key key;
 	__be16 outer_port;
-	__u16 pad[3];
+	__be16 owner_sport; /* resolved: the inner end of the flow that has the tuple; zero: not known */
+	__u16 pad[2];
+	union sluice_addr owner_src;
 	__u64 cookie;              /* of the socket that sent it; 0: not known */
 	struct sluice_owner owner; /* pid 0: not known; uid is the socket's */
 	__u8 snap[SLUICE_EVENT_SNAP];
@@ -412,6 +423,6 @@ _Static_assert(sizeof(struct sluice_owner) == 32, "ABI");
 _Static_assert(sizeof(struct sluice_exec) == 40, "ABI");
 _Static_assert(sizeof(struct sluice_lpm_key) == 24, "ABI");
 _Static_assert(sizeof(struct sluice_full_key) == 24, "ABI");
-_Static_assert(sizeof(struct sluice_event) == 208, "ABI");
+_Static_assert(sizeof(struct sluice_event) == 224, "ABI");
 
 #endif

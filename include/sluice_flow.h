@@ -60,6 +60,12 @@ static inline __u32 sluice_tcp_timeout_s(const struct sluice_timers *t,
 	}
 }
 
+/* Does the rev entry have what both directions sent? In a session of a mapping and in a socket's own mark. */
+static inline int sluice_flow_both(const struct sluice_flow *rev)
+{
+	return rev->flags & (SLUICE_FLOW_EIM | SLUICE_FLOW_OWN);
+}
+
 /*
  * State of the flow whose rev entry is given; fwd is its fwd entry, or NULL where that is gone (only an
  * overload flow needs it).
@@ -69,7 +75,7 @@ static inline enum sluice_flow_state sluice_flow_state(__u8 proto, const struct 
 {
 	if (proto != SLUICE_IPPROTO_TCP)
 		return SLUICE_STATE_ACTIVE;
-	if (rev->flags & SLUICE_FLOW_EIM)
+	if (sluice_flow_both(rev))
 		return sluice_tcp_state(rev->tcp_out, rev->tcp);
 	return sluice_tcp_state(fwd ? fwd->tcp : 0, rev->tcp);
 }
@@ -84,12 +90,12 @@ static inline __u64 sluice_flow_ends_s(__u8 proto, const struct sluice_flow *rev
 	__u32 seen_s = rev->seen_s;
 
 	if (proto == SLUICE_IPPROTO_TCP) {
-		if (!(rev->flags & SLUICE_FLOW_EIM) && fwd && fwd->seen_s != SLUICE_DEAD &&
+		if (!sluice_flow_both(rev) && fwd && fwd->seen_s != SLUICE_DEAD &&
 		    fwd->seen_s > seen_s)
 			seen_s = fwd->seen_s;
 		return (__u64)seen_s + sluice_tcp_timeout_s(t, sluice_flow_state(proto, rev, fwd));
 	}
-	if (!(rev->flags & SLUICE_FLOW_EIM) && fwd && fwd->seen_s != SLUICE_DEAD)
+	if (!sluice_flow_both(rev) && fwd && fwd->seen_s != SLUICE_DEAD)
 		return (__u64)fwd->seen_s + fwd->timeout_s;
 	return (__u64)seen_s + rev->timeout_s;
 }

@@ -57,6 +57,12 @@ struct cmd {
 	bool by_uid;
 	unsigned uid; /* by_uid: only this one's */
 	const char *at;
+	const char *kind;  /* of collisions */
+	const char *netns; /* "": the daemon's own */
+	int in_slice;      /* 1: only those, -1: only others */
+	const char *since;
+	long limit;
+	bool follow;
 	struct cmd_request request;
 	char **operands; /* n_operands words, and NULL; as many as the command takes */
 	int n_operands;
@@ -68,6 +74,7 @@ int cmd_pools(const struct cmd *cmd);
 int cmd_slices(const struct cmd *cmd);
 int cmd_flows(const struct cmd *cmd);
 int cmd_drops(const struct cmd *cmd);
+int cmd_collisions(const struct cmd *cmd);
 int cmd_sockets(const struct cmd *cmd);
 int cmd_leases(const struct cmd *cmd);
 int cmd_acquire(const struct cmd *cmd);

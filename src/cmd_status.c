@@ -37,6 +37,38 @@ static void print_uplinks(json_t *uplinks)
 		printf("%-10s none\n", "uplinks");
 }
 
+/* A number of each, added up. */
+static json_int_t sum(json_t *numbers)
+{
+	json_int_t n = json_integer_value(numbers);
+	const char *key;
+	json_t *v;
+
+	json_object_foreach(numbers, key, v)
+	{
+		n += sum(v);
+	}
+	return n;
+}
+
+static void print_watch(json_t *w)
+{
+	json_int_t escaped = 0;
+	const char *key;
+	json_t *v;
+
+	json_object_foreach(json_object_get(w, "told"), key, v)
+	{
+		escaped += json_integer_value(json_object_get(v, "escaped"));
+	}
+	printf("%-10s %zu namespaces, %" JSON_INTEGER_FORMAT " collisions, %" JSON_INTEGER_FORMAT
+	       " escaped, %" JSON_INTEGER_FORMAT " healed; events lost %" JSON_INTEGER_FORMAT
+	       " times\n",
+	       "watch", json_array_size(json_object_get(w, "namespaces")),
+	       sum(json_object_get(w, "told")), escaped, sum(json_object_get(w, "healed")),
+	       sum(json_object_get(w, "losses")));
+}
+
 static void print_status(json_t *s)
 {
 	char a[CMD_CELL], b[CMD_CELL], c[CMD_CELL];
@@ -64,6 +96,8 @@ static void print_status(json_t *s)
 	if (json_is_object(json_object_get(s, "leases")))
 		printf("%-10s %s active, %s cooling\n", "leases", cmd_number(s, "leases.active", a),
 		       cmd_number(s, "leases.cooling", b));
+	if (json_is_object(json_object_get(s, "watch")))
+		print_watch(json_object_get(s, "watch"));
 	printf("%-10s %s clients, %s refused, %s events lost\n", "control",
 	       cmd_number(s, "control.clients", a), cmd_number(s, "control.refused", b),
 	       cmd_number(s, "control.events_lost", c));
@@ -159,6 +193,25 @@ static void print_lease_event(json_t *event)
 		printf(", %s", name);
 }
 
+/* "collision rewrite tcp 203.0.113.7:41000 -> 198.51.100.9:443 as 203.0.113.7:60164 by crawler (pid 4711, uid 1000), escaped". */
+static void print_collision_event(json_t *event)
+{
+	char a[CMD_CELL], b[CMD_CELL];
+
+	printf(" %s %s %s -> %s as %s by %s (pid %s, uid %s)%s%s%s", cmd_text(event, "kind"),
+	       cmd_text(event, "proto"), cmd_text(event, "bound"), cmd_text(event, "dst"),
+	       cmd_text(event, "wire"), cmd_text(event, "socket.comm"),
+	       cmd_number(event, "socket.pid", a), cmd_number(event, "socket.uid", b),
+	       json_is_true(cmd_get(event, "in_slice")) ? "" : ", escaped",
+	       json_is_true(cmd_get(event, "resolved")) ? ", resolved" : "",
+	       json_is_true(cmd_get(event, "healed")) ? ", healed" : "");
+	if (json_is_object(cmd_get(event, "owner")))
+		printf(", %s %s", cmd_text(event, "owner.kind"),
+		       cmd_endpoint(event, "owner.src", "owner.sport", a));
+	if (*cmd_text(event, "netns"))
+		printf(", netns=%s", cmd_text(event, "netns"));
+}
+
 static int print_event(json_t *event, void *data)
 {
 	const struct cmd *cmd = data;
@@ -171,6 +224,8 @@ static int print_event(json_t *event, void *data)
 		printf("%s %s", cmd_text(event, "time"), cmd_text(event, "event"));
 		if (json_is_object(json_object_get(event, "lease"))) {
 			print_lease_event(event);
+		} else if (strcmp(cmd_text(event, "event"), "collision") == 0) {
+			print_collision_event(event);
 		} else {
 			json_object_foreach(event, key, v)
 			{

@@ -18,6 +18,7 @@
 #define DEFAULT_BPFFS     "/sys/fs/bpf/sluice"
 #define DEFAULT_MAX_FLOWS 262144
 #define DEFAULT_ICMP_RATE 100
+#define DEFAULT_METRICS   "127.0.0.1:9469"
 
 #define MAX_FLOWS_MIN 1024
 #define MAX_FLOWS_MAX 16777216
@@ -25,8 +26,9 @@
 #define TTL_MIN       2
 #define TTL_MAX       86400
 /* Longer than any path in use, and with room for the names of files below it. */
-#define DIR_MAX_LEN  (PATH_MAX - 256)
-#define SUN_PATH_MAX (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
+#define DIR_MAX_LEN      (PATH_MAX - 256)
+#define SUN_PATH_MAX     (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
+#define METRICS_PATH_MAX (SUN_PATH_MAX - 4) /* and with room for the name that it is made under */
 
 struct reader {
 	const struct conf_tree *tree;
@@ -101,12 +103,23 @@ static int read_paths(const struct reader *r)
 	return 0;
 }
 
+/* Uplinks are needed where pools are; a file for "--watch-only" has neither. */
+static bool has_pools(const struct conf_tree *t)
+{
+	for (size_t i = 1; i < t->n_sections; i++)
+		if (!strcmp(t->sections[i].name, "pool"))
+			return true;
+	return false;
+}
+
 static int read_uplinks(const struct reader *r)
 {
 	const struct conf_key *key = conf_key(&r->tree->sections[0], "uplinks");
 	struct config *c = r->c;
 	int err;
 
+	if (!key->n_values && !key->line && !has_pools(r->tree))
+		return 0;
 	if (!key->n_values)
 		return conf_bad(r->tree->path, key->line ? key->line : 1, "uplinks", "", r->err,
 				"no uplink is given; allowed are 1 to %d interfaces, as in "
@@ -219,66 +232,55 @@ static int read_fleet(const struct reader *r)
 	return err;
 }
 
-/* A network namespace: "" (the daemon's own), a name as of ip-netns(8), or a path. */
-static bool netns_ok(const char *s)
-{
-	if (!*s || (s[0] == '/' && s[1]))
-		return true;
-	return strlen(s) <= NAME_MAX && !strpbrk(s, "/ ") && strcmp(s, ".") && strcmp(s, "..");
-}
-
-static int read_watch(const struct reader *r, const struct conf_section *s)
-{
-	const struct conf_key *netns = conf_key(s, "netns");
-	struct conf_at heal = conf_at(r->tree, s, "heal");
-	bool on = false;
-	int err;
-
-	for (size_t i = 0; i < netns->n_values; i++) {
-		struct conf_at a = { r->tree->path, "netns", netns->values[i] };
-
-		if (!netns_ok(a.value->s))
-			return CONF_BAD(
-				&a, r->err,
-				"cannot be a network namespace; allowed are \"\" (the daemon's "
-				"own), a name and an absolute path");
-	}
-	err = heal.value ? conf_bool(&heal, &on, r->err) : 0;
-	if (err)
-		return err;
-	if (on)
-		return CONF_BAD(&heal, r->err, "this version does not have it; allowed is false");
-	return warn(r, s->line, "watch");
-}
-
-static int read_metrics(const struct reader *r, const struct conf_section *s)
+/* Where a text says to listen; false: it says nothing. */
+static bool parse_listen(const char *s, struct config_metrics *ret)
 {
 	static const char scheme[] = "unix:";
-	struct conf_at a = conf_at(r->tree, s, "listen");
-	bool ok = true;
+	const char *colon = strrchr(s, ':');
+	char text[RANGE_STRLEN + 8];
+	struct range range;
+	size_t len;
 
-	if (a.value && !strncmp(a.value->s, scheme, strlen(scheme))) {
-		const char *path = a.value->s + strlen(scheme);
-
-		ok = path[0] == '/' && strlen(path) <= SUN_PATH_MAX;
-	} else if (a.value) {
-		/* ADDRESS:PORT is half of a range: let that parser say whether it is right. */
-		const char *colon = strrchr(a.value->s, ':');
-		char text[RANGE_STRLEN + 8];
-		struct range range;
-
-		ok = colon && strlen(a.value->s) < RANGE_STRLEN;
-		if (ok) {
-			snprintf(text, sizeof(text), "%s-65535", a.value->s);
-			ok = range_parse(text, &range) == 0 && range.first > 0;
-		}
+	ret->path = NULL;
+	if (!strncmp(s, scheme, strlen(scheme))) {
+		ret->path = s + strlen(scheme);
+		len = strlen(ret->path);
+		return ret->path[0] == '/' && ret->path[len - 1] != '/' && len <= METRICS_PATH_MAX;
 	}
-	if (!ok)
-		return CONF_BAD(
-			&a, r->err,
-			"is no place to listen at; allowed are ADDRESS:PORT, [ADDRESS]:PORT and "
-			"unix:PATH");
-	return warn(r, s->line, "metrics");
+	/* ADDRESS:PORT is half of a range: let that parser say whether it is right. */
+	if (!colon || strlen(s) >= RANGE_STRLEN)
+		return false;
+	snprintf(text, sizeof(text), "%s-65535", s);
+	if (range_parse(text, &range) || !range.first)
+		return false;
+	ret->addr = range.addr;
+	ret->port = range.first;
+	return true;
+}
+
+static int read_metrics(const struct reader *r)
+{
+	const struct conf_section *s = conf_section(r->tree, "metrics");
+	struct config_metrics *m = &r->c->metrics;
+	struct conf_at a;
+
+	if (!s)
+		return 0;
+	a = conf_at(r->tree, s, "listen");
+	m->line = a.value ? a.value->line : s->line;
+	m->listen = strdup(a.value ? a.value->s : DEFAULT_METRICS);
+	if (!m->listen)
+		return conf_nomem(r->err);
+	if (!parse_listen(m->listen, m))
+		return CONF_BAD(&a, r->err,
+				"is no place to listen at; allowed are ADDRESS:PORT, "
+				"[ADDRESS]:PORT and "
+				"unix:PATH, with an absolute path of at most %zu bytes",
+				METRICS_PATH_MAX);
+	if (m->path && !strcmp(m->path, r->c->control))
+		return CONF_BAD(&a, r->err,
+				"is the control socket; allowed is any other place to listen at");
+	return 0;
 }
 
 static int read_proxy(const struct reader *r, const struct conf_section *s)
@@ -314,23 +316,14 @@ static int read_proxy(const struct reader *r, const struct conf_section *s)
 	return warn(r, s->line, what);
 }
 
-/* The sections in the order of the file, so that the warnings come in that order too. */
-static int read_sections(const struct reader *r)
+/* In the order of the file, so that the warnings come in that order too. */
+static int read_proxies(const struct reader *r)
 {
-	static const struct {
-		const char *name;
-		int (*read)(const struct reader *r, const struct conf_section *s);
-	} kinds[] = {
-		{ "watch", read_watch },
-		{ "metrics", read_metrics },
-		{ "proxy", read_proxy },
-	};
 	int err = 0;
 
-	for (size_t i = 1; i < r->tree->n_sections; i++)
-		for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]) && !err; k++)
-			if (!strcmp(r->tree->sections[i].name, kinds[k].name))
-				err = kinds[k].read(r, &r->tree->sections[i]);
+	for (size_t i = 1; i < r->tree->n_sections && !err; i++)
+		if (!strcmp(r->tree->sections[i].name, "proxy"))
+			err = read_proxy(r, &r->tree->sections[i]);
 	return err;
 }
 
@@ -366,7 +359,11 @@ int config_parse(const char *path, const char *text, size_t len, struct config *
 	if (!rc)
 		rc = conf_leases(tree, r.c, err);
 	if (!rc)
-		rc = read_sections(&r);
+		rc = conf_watch(tree, r.c, err);
+	if (!rc)
+		rc = read_metrics(&r);
+	if (!rc)
+		rc = read_proxies(&r);
 
 	conf_tree_free(tree);
 	if (rc) {
@@ -419,9 +416,11 @@ void config_free(struct config *c)
 		free(c->uplinks[i]);
 	for (size_t i = 0; i < c->n_warnings; i++)
 		free(c->warnings[i]);
+	conf_watch_done(c);
 	free(c->pools);
 	free(c->warnings);
 	free(c->access.group);
+	free(c->metrics.listen);
 	free(c->leases.cgroup);
 	free(c->state_dir);
 	free(c->control);
@@ -462,5 +461,5 @@ int config_reloadable(const struct config *a, const struct config *b, struct err
 				"%s: %s \"%.150s\": cannot change while the daemon runs; "
 				"allowed is \"%.150s\", or a restart",
 				b->path, fixed[i].key, fixed[i].to, fixed[i].from);
-	return 0;
+	return conf_watch_reloadable(a, b, err);
 }

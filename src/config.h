@@ -17,6 +17,7 @@
 
 #define CONFIG_NAME_MAX    31 /* pool and machine names: [A-Za-z0-9._-], first a letter or digit */
 #define CONFIG_UPLINKS_MAX 8
+#define CONFIG_NETNS_MAX   64   /* that are watched */
 #define CONFIG_PORT_MIN    1024 /* no slice below */
 #define CONFIG_SLICE_MIN   64   /* one block */
 #define CONFIG_SLICE_MAX   32768
@@ -25,6 +26,15 @@
 
 enum config_backend {
 	CONFIG_BACKEND_LOCAL,
+};
+
+/* Where metrics are asked for. */
+struct config_metrics {
+	char *listen; /* as in the file; NULL: nowhere */
+	unsigned line;
+	const char *path; /* of a Unix socket, within listen; NULL: it is addr and port */
+	struct addr addr;
+	uint16_t port;
 };
 
 struct config_pool {
@@ -84,6 +94,21 @@ struct config {
 			fair_percent; /* "fair-share": below this share of free ports, in percent, equal shares; 0 to 100, default 10 */
 		char *cgroup; /* "cgroup", name of the control group that "exec" makes its own below; default "sluice" */
 	} leases;
+	struct {         /* section watch { }; what is said here of keys holds without it too */
+		bool on; /* the section is there */
+		char **netns; /* "netns": "" (our own), names below /run/netns, paths; unique; default { "" }. None: nothing is watched */
+		unsigned *netns_lines; /* where they stand in the file; 0: nowhere */
+		size_t n_netns;
+		uint32_t
+			sources; /* "sources", bits COLLISION_CTNETLINK and COLLISION_NETFILTER of enum collision_source; default both */
+		bool heal;       /* "heal", false */
+		uint32_t
+			buffer; /* "buffer", bytes of each event socket's receive buffer; 65536 to 1073741824, default 8388608 */
+		uint32_t
+			history; /* "history", collisions that are kept; 1 to 1000000, default 10000 */
+	} watch;
+	struct config_metrics
+		metrics; /* section metrics { }, "listen", 127.0.0.1:9469; without the section nowhere */
 	struct config_pool *pools;
 	size_t n_pools;
 	char **warnings; /* things accepted that this version does not act on, as texts with file and line */
@@ -100,12 +125,15 @@ int config_parse(const char *path, const char *text, size_t len, struct config *
 		 struct errtext *err);
 void config_free(struct config *c);
 
+/* A file without pools is good for "sluiced --watch-only" alone. 0, or -EINVAL when there are none. */
+int config_need_pools(const struct config *c, struct errtext *err);
+
 /* err is somebody else's finding about one of the uplinks, and names it in quotes: say where in the file it stands. */
 void config_blame_uplink(const struct config *c, struct errtext *err);
 
 /*
  * May a running daemon go over from a to b without a restart? 0, or -EINVAL with the key that stands in the way
- * (machine, state-dir, control, bpffs, leases cgroup).
+ * (machine, state-dir, control, bpffs, leases cgroup, watch netns, watch sources, watch buffer).
  */
 int config_reloadable(const struct config *a, const struct config *b, struct errtext *err);
 

@@ -10,6 +10,7 @@
  *   config_prefix.c  the pools' addresses, clients and no-nat
  *   config_pool.c    the rest of the pools, and pools as a whole
  *   config_lease.c   the sections "access" and "leases"
+ *   config_watch.c   the section "watch"
  *
  * The scan is there because libconfuse 3.3 counts comments as extra lines, closes sections at the end
  * of the file, skips stray characters in silence, lets the second of two values win, and expands the
@@ -139,5 +140,10 @@ int conf_prefixes(const struct conf_tree *t, const struct conf_section *const *s
 
 /* Fill c->access and c->leases, with or without their sections. On failure what was filled is config_free()'s. */
 int conf_leases(const struct conf_tree *t, struct config *c, struct errtext *err);
+
+/* Likewise c->watch. */
+int conf_watch(const struct conf_tree *t, struct config *c, struct errtext *err);
+void conf_watch_done(struct config *c);
+int conf_watch_reloadable(const struct config *a, const struct config *b, struct errtext *err);
 
 #endif

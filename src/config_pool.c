@@ -379,11 +379,6 @@ int conf_pools(const struct conf_tree *t, struct config *c, struct errtext *err)
 	}
 	if (rc)
 		return rc;
-	if (!c->n_pools)
-		return conf_bad(
-			t->path, 1, "pool", "", err,
-			"no pool is given; allowed are 1 to %d, as in pool \"default\" { ... }",
-			SLUICE_MAX_POOLS);
 
 	rc = conf_prefixes(t, sections, c, err);
 	for (size_t i = 0; i < c->n_pools && !rc; i++)
@@ -393,6 +388,15 @@ int conf_pools(const struct conf_tree *t, struct config *c, struct errtext *err)
 	for (size_t i = 0; i < c->n_pools && !rc; i++)
 		rc = read_slices(&r, sections[i], &c->pools[i]);
 	return rc;
+}
+
+int config_need_pools(const struct config *c, struct errtext *err)
+{
+	if (c->n_pools)
+		return 0;
+	return conf_bad(c->path, 1, "pool", "", err,
+			"no pool is given; allowed are 1 to %d, as in pool \"default\" { ... }",
+			SLUICE_MAX_POOLS);
 }
 
 void conf_pool_done(struct config_pool *p)

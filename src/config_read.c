@@ -26,7 +26,8 @@ static cfg_opt_t pool_keys[] = {
 };
 
 static cfg_opt_t host_keys[] = { ONE("sysctl"), ONE("routes"), CFG_END() };
-static cfg_opt_t watch_keys[] = { LIST("netns"), ONE("heal"), CFG_END() };
+static cfg_opt_t watch_keys[] = { LIST("netns"), LIST("sources"), ONE("heal"),
+				  ONE("buffer"), ONE("history"),  CFG_END() };
 static cfg_opt_t fleet_keys[] = { ONE("backend"), ONE("ttl"),  LIST("endpoints"), ONE("prefix"),
 				  ONE("ca"),      ONE("cert"), ONE("key"),        CFG_END() };
 static cfg_opt_t proxy_keys[] = { ONE("pool"), LIST("interfaces"), CFG_END() };

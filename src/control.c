@@ -488,6 +488,7 @@ int control_open(const struct control_options *o, struct control **ret, struct e
 		.methods = o->methods,
 		.n_methods = o->n_methods,
 		.data = o->data,
+		.seal = 1,
 	};
 	TAILQ_INIT(&s->clients);
 	TAILQ_INIT(&s->turns);

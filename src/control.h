@@ -100,6 +100,9 @@
  *		control_settle(d->control, ok, err.s);
  *	}
  *
+ * Or it goes on with the next dispatch meanwhile: control_seal() when the writing begins, and control_settle_sealed() when it has gone
+ * well, let those answers leave that were there at the beginning.
+ *
  * Rights. Everybody who gets through to the socket may call methods with CONTROL_ANY and those of
  * org.varlink.service; root and the group of the options may call all but CONTROL_ROOT, Monitor among them. What a
  * client is, is decided when it connects, and anew when the group changes.
@@ -276,6 +279,12 @@ int control_reply_held(struct control_call *call, json_t *params, int fd);
  * closed. Clients go on with what they sent meanwhile in the next dispatch.
  */
 void control_settle(struct control *c, bool ok, const char *text);
+/*
+ * Seal the answers that wait now, and all before: control_settle_sealed() with what this returns lets them leave, and not those that were queued
+ * since.
+ */
+uint64_t control_seal(struct control *c);
+void control_settle_sealed(struct control *c, uint64_t seal);
 /* Is there an answer that waits? */
 bool control_holding(const struct control *c);
 

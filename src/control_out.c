@@ -73,7 +73,7 @@ static void out_let_go(struct control_client *c, struct control_out *o)
 {
 	if (!o->held)
 		return;
-	o->held = false;
+	o->held = 0;
 	if (--c->n_held == 0)
 		TAILQ_REMOVE(&c->server->holds, c, hold);
 }
@@ -165,7 +165,7 @@ void control_client_hold(struct control_client *c, char *text, size_t len, int f
 			close(fd);
 		return;
 	}
-	o->held = true;
+	o->held = c->server->seal;
 	if (c->n_held++ == 0)
 		TAILQ_INSERT_TAIL(&c->server->holds, c, hold);
 	o->fd = fd;
@@ -367,26 +367,35 @@ bool control_holding(const struct control *s)
 	return !TAILQ_EMPTY(&s->holds);
 }
 
-/* failure: what takes the place of the answers; NULL: no memory. */
-static void settle(struct control_client *c, bool ok, struct control_msg *failure)
+uint64_t control_seal(struct control *s)
+{
+	return s->seal++;
+}
+
+/* Those that were held under a seal up to `last` leave. failure: what takes their place; NULL: no memory. True: there were some. */
+static bool settle(struct control_client *c, uint64_t last, bool ok, struct control_msg *failure)
 {
 	struct control_out *o;
+	bool any = false;
 
 	if (!ok && !failure) {
 		control_client_give_up(c);
-		return;
+		return true;
 	}
 	STAILQ_FOREACH(o, &c->out, link)
 	{
 		if (!o->held)
 			continue;
+		if (o->held > last)
+			break;
+		any = true;
 		out_let_go(c, o);
 		if (!ok) {
 			failure->refs++;
 			out_replace(c, o, failure);
 		}
 	}
-	assert(c->n_held == 0);
+	return any;
 }
 
 void control_settle(struct control *s, bool ok, const char *text)
@@ -396,11 +405,24 @@ void control_settle(struct control *s, bool ok, const char *text)
 
 	assert(!s->dispatching);
 	while ((c = TAILQ_FIRST(&s->holds))) {
-		settle(c, ok, failure);
+		settle(c, UINT64_MAX, ok, failure);
+		assert(c->n_held == 0);
 		control_client_go_on(c, false);
 	}
 	if (failure)
 		msg_unref(failure);
+}
+
+void control_settle_sealed(struct control *s, uint64_t seal)
+{
+	struct control_client *c, *next;
+
+	assert(!s->dispatching);
+	for (c = TAILQ_FIRST(&s->holds); c; c = next) {
+		next = TAILQ_NEXT(c, hold);
+		if (settle(c, seal, true, NULL))
+			control_client_go_on(c, false);
+	}
 }
 
 /* ---- events ---- */

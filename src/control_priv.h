@@ -36,7 +36,8 @@ struct control_out {
 	uint64_t lost; /* this is a notice that so many events were lost; 0: an ordinary message */
 	int fd;        /* goes along with the first byte; -1: none, or gone */
 	bool event;    /* may be dropped to make room for a later one */
-	bool held;     /* waits for control_settle(), with all that is behind it */
+	uint64_t
+		held; /* waits for control_settle(), with all that is behind it: control.seal of then; 0: does not */
 };
 STAILQ_HEAD(control_outs, control_out);
 
@@ -106,6 +107,7 @@ struct control {
 	struct control_clients clients;
 	struct control_clients turns;
 	struct control_clients holds; /* who has answers that wait */
+	uint64_t seal;                /* counts control_seal(), from 1 on */
 	char *group;                  /* NULL: none */
 	gid_t gid;                    /* its */
 	unsigned n_clients;

@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "natflows.h"
+#include "natrules.h"
 #include "sysctl.h"
 
 #define BPFFS_DEFAULT "/sys/fs/bpf/sluice"
@@ -212,6 +214,30 @@ void doctor_judge(const struct doctor_facts *f, struct findings *out)
 	judge_nat(f, out);
 }
 
+/* The rules one by one: what each can do to slices, clients and sockets. That there are any is said by doctor_judge(). */
+static void run_rules(const struct config *c, struct findings *out)
+{
+	struct natrules *rules = calloc(1, sizeof(*rules));
+	unsigned first = 0, last = 0;
+	struct errtext err = { 0 };
+	char range[32];
+	int r;
+
+	if (!rules) {
+		out->err = -ENOMEM;
+		return;
+	}
+	if (sysctl_read("net.ipv4.ip_local_port_range", range, sizeof(range)) < 0 ||
+	    sscanf(range, "%u %u", &first, &last) != 2 || last > UINT16_MAX)
+		first = last = 0;
+	r = natrules_read(rules, &err);
+	if (!r)
+		natrules_judge(rules, c, (uint16_t)first, (uint16_t)last, out);
+	else if (r != -EPERM && r != -EOPNOTSUPP)
+		findings_add(out, "nat.rules", FINDING_WARN, NULL, "%s", err.s);
+	free(rules);
+}
+
 static void run_host(const struct config *c, struct findings *out)
 {
 	struct host_session *h;
@@ -232,6 +258,7 @@ void doctor_run(const struct config *c, struct findings *out)
 
 	doctor_read(c && c->bpffs ? c->bpffs : BPFFS_DEFAULT, &f);
 	doctor_judge(&f, out);
+	run_rules(c, out);
 	if (!c) {
 		findings_add(out, "config", FINDING_INFO, "name the configuration with -f",
 			     "without a configuration only the kernel is checked");
@@ -240,6 +267,7 @@ void doctor_run(const struct config *c, struct findings *out)
 	for (size_t i = 0; i < c->n_warnings; i++)
 		findings_add(out, "config", FINDING_WARN, NULL, "%s", c->warnings[i]);
 	run_host(c, out);
+	natflows_run(c, out);
 }
 
 int doctor_print(FILE *f, const struct findings *fs, bool json)

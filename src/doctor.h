@@ -3,7 +3,8 @@
  * "sluice doctor": can this machine run sluice, and will it do what the configuration says? Looks
  * and changes nothing; works with the daemon down and as any user, who is then told what could not
  * be seen. Ids besides those of hostplan_judge(): config, host, kernel.release, kernel.btf,
- * kernel.tcx, kernel.jit, kernel.unprivileged_bpf, bpffs, capabilities, nat.rules, nat.conntrack.
+ * kernel.tcx, kernel.jit, kernel.unprivileged_bpf, bpffs, capabilities, nat.rules, nat.conntrack, and
+ * those of natrules_judge() and natflows_judge().
  */
 #ifndef DOCTOR_H
 #define DOCTOR_H

@@ -5,14 +5,12 @@
  * replaced or removed.
  */
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -26,9 +24,8 @@
 #include "nat.skel.h"
 
 /* Not known to libbpf 1.1 and Debian 12's headers. */
-#define TCX_INGRESS   ((enum bpf_attach_type)46)
-#define TCX_EGRESS    ((enum bpf_attach_type)47)
-#define LINK_TYPE_TCX 11
+#define TCX_INGRESS ((enum bpf_attach_type)46)
+#define TCX_EGRESS  ((enum bpf_attach_type)47)
 
 #define FILTER_HANDLE   1
 #define FILTER_PRIORITY 1
@@ -92,69 +89,29 @@ static void link_path(char path[DP_PATH_MAX], const char *dir, const char *ifnam
 
 /* TCX */
 
-/* Open a pinned link. Returns the file descriptor; *ret_ifindex is 0 when its interface is gone. */
-static int link_open(const char *path, unsigned *ret_ifindex, enum bpf_attach_type *ret_type)
+/* Is it ours at this side of the interface? */
+static bool link_is(const struct dp_link *l, const struct hook *h, unsigned ifindex)
 {
-	struct bpf_link_info info = { 0 };
-	__u32 len = sizeof(info);
-	int fd, r;
-
-	fd = bpf_obj_get(path);
-	if (fd < 0)
-		return -errno;
-	if (bpf_obj_get_info_by_fd(fd, &info, &len)) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	/* Of all kinds of links that begin with an interface the kernel's struct has: ifindex, attach_type. */
-	*ret_ifindex = info.type == LINK_TYPE_TCX ? info.netns.netns_ino : 0;
-	*ret_type = info.type == LINK_TYPE_TCX ? info.netns.attach_type : 0;
-	return fd;
+	return l->type == DP_LINK_TCX && l->attach_type == h->tcx && l->at == ifindex;
 }
 
-int dp_link_remove(const char *path, struct errtext *err)
-{
-	int fd = bpf_obj_get(path);
-	int r = 0;
-
-	if (fd < 0 && errno == ENOENT)
-		return 0;
-	/* At once, not when the last reference is gone: removing a pin alone detaches a little later. */
-	if (fd < 0 || (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP))
-		r = errtext_set(err, errno, "%s: detaching: %s", path, dp_why(-errno));
-	if (!r && unlink(path) && errno != ENOENT)
-		r = errtext_set(err, errno, "%s: removing: %s", path, dp_why(-errno));
-	if (fd >= 0)
-		close(fd);
-	return r;
-}
+/* Where a link is wanted. */
+struct adopt {
+	const struct hook *hook;
+	unsigned ifindex;
+	const char *path;
+};
 
 /* An interface that was renamed: its link is pinned under the old name. Put it under the new one. */
-static void link_adopt(const char *dir, const struct hook *h, unsigned ifindex, const char *path)
+static int link_adopt(const char *path, const char *name, const struct dp_link *link, void *arg)
 {
-	char links[DP_PATH_MAX], other[DP_PATH_MAX];
-	enum bpf_attach_type type;
-	struct dirent *e;
-	unsigned at;
-	DIR *d;
-	int fd;
+	const struct adopt *a = arg;
 
-	d = opendir(dp_path(links, "%s/links", dir));
-	while (d && (e = readdir(d))) {
-		if (*e->d_name == '.')
-			continue;
-		fd = link_open(dp_path(other, "%s/%s", links, e->d_name), &at, &type);
-		if (fd < 0)
-			continue;
-		close(fd);
-		if (at == ifindex && type == h->tcx && strcmp(other, path)) {
-			rename(other, path);
-			break;
-		}
-	}
-	if (d)
-		closedir(d);
+	(void)name;
+	if (!link_is(link, a->hook, a->ifindex) || !strcmp(path, a->path))
+		return 0;
+	rename(path, a->path);
+	return 1;
 }
 
 static bool tcx_known(unsigned ifindex)
@@ -168,19 +125,20 @@ static bool tcx_known(unsigned ifindex)
 static int tcx_attach(const struct dp *dp, const struct hook *h, int prog_fd, unsigned ifindex,
 		      const char *ifname, struct errtext *err)
 {
+	struct adopt adopt = { .hook = h, .ifindex = ifindex };
 	char path[DP_PATH_MAX];
-	enum bpf_attach_type type;
-	unsigned at;
+	struct dp_link link;
 	int fd, r;
 
 	link_path(path, dp->dir, ifname, h);
+	adopt.path = path;
 	if (access(path, F_OK))
-		link_adopt(dp->dir, h, ifindex, path);
-	fd = link_open(path, &at, &type);
+		dp_foreach_link(dp->dir, link_adopt, &adopt);
+	fd = dp_link_open(path, &link);
 	if (fd < 0 && fd != -ENOENT)
 		return errtext_set(err, -fd, "%s: %s", path, dp_why(fd));
 	if (fd >= 0) {
-		r = at == ifindex && type == h->tcx ? bpf_link_update(fd, prog_fd, NULL) : -ENOLINK;
+		r = link_is(&link, h, ifindex) ? bpf_link_update(fd, prog_fd, NULL) : -ENOLINK;
 		close(fd);
 		if (!r)
 			return 0;
@@ -490,27 +448,31 @@ int dp_detach(struct dp *dp, const char *ifname, struct errtext *err)
 	return dp_unhook(dp->dir, ifname, err);
 }
 
+/* Those of an interface. */
+struct names {
+	const char *suffix;
+	int (*fn)(const char *ifname, void *arg);
+	void *arg;
+};
+
+static int name_one(const char *name, void *arg)
+{
+	const struct names *n = arg;
+	size_t len = strlen(name), tail = strlen(n->suffix);
+	char ifname[PIN_NAME_MAX];
+
+	if (len <= tail || strcmp(name + len - tail, n->suffix))
+		return 0;
+	return n->fn(unpin_name(name, len - tail, ifname), n->arg);
+}
+
 /* Calls fn for the entries of DIR/sub, with what of the name is the interface's. */
 static int each_name(const char *dir, const char *sub, const char *suffix,
 		     int (*fn)(const char *ifname, void *arg), void *arg)
 {
-	char path[DP_PATH_MAX], name[PIN_NAME_MAX];
-	struct dirent *e;
-	int r = 0;
-	DIR *d;
+	struct names n = { suffix, fn, arg };
 
-	d = opendir(dp_path(path, "%s/%s", dir, sub));
-	if (!d)
-		return errno == ENOENT ? 0 : -errno;
-	while (!r && (e = readdir(d))) {
-		size_t len = strlen(e->d_name), tail = strlen(suffix);
-
-		if (*e->d_name == '.' || len <= tail || strcmp(e->d_name + len - tail, suffix))
-			continue;
-		r = fn(unpin_name(e->d_name, len - tail, name), arg);
-	}
-	closedir(d);
-	return r;
+	return dp_foreach_name(dir, sub, name_one, &n);
 }
 
 int dp_attached(const struct dp *dp, int (*fn)(const char *ifname, void *arg), void *arg)

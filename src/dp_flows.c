@@ -170,7 +170,7 @@ static bool flow_read(struct dp *dp, const struct sluice_flow_key *rk, const str
 	bool have_f;
 	uint64_t ends_s;
 
-	if ((r->flags & SLUICE_FLOW_PERMIT) || r->seen_s == SLUICE_DEAD ||
+	if ((r->flags & (SLUICE_FLOW_PERMIT | SLUICE_FLOW_OWN)) || r->seen_s == SLUICE_DEAD ||
 	    r->slice >= SLUICE_MAX_SLICES)
 		return false;
 	s = dp_slice(dp, r->slice);

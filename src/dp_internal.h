@@ -132,10 +132,34 @@ int dp_entries_remove(const struct dp_entries *e, const void *want, size_t n, si
 /* Join into buf of DP_PATH_MAX. Returns buf; a path too long comes out cut, and then does not exist. */
 char *dp_path(char *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* dp_attach.c: everything of an interface. */
-int dp_unhook(const char *dir, const char *ifname, struct errtext *err);
+/* ---- dp_link.c ---- */
+
+#define DP_LINK_TCX \
+	11 /* BPF_LINK_TYPE_TCX, which libbpf 1.1 and the headers of Debian 12 do not know */
+
+/* A pinned link, as the kernel tells it. */
+struct dp_link {
+	uint32_t type;        /* enum bpf_link_type */
+	uint32_t attach_type; /* enum bpf_attach_type */
+	uint64_t
+		at; /* the interface, the control group or the network namespace that it is attached to; 0: that is gone */
+};
+
+/* Returns the file descriptor, or -errno. */
+int dp_link_open(const char *path, struct dp_link *ret);
 /* Detach a pinned link, at once, and remove its pin. 0 also when it is not there. */
 int dp_link_remove(const char *path, struct errtext *err);
+/*
+ * Call fn for each entry of DIR/sub, or for each link of DIR/links, until it returns something else than 0. fn may remove the entry that it is called for. 0 also when the directory is
+ * not there; what fn returned; -errno.
+ */
+int dp_foreach_name(const char *dir, const char *sub, int (*fn)(const char *name, void *arg),
+		    void *arg);
+typedef int dp_link_fn(const char *path, const char *name, const struct dp_link *link, void *arg);
+int dp_foreach_link(const char *dir, dp_link_fn *fn, void *arg);
+
+/* dp_attach.c: everything of an interface. */
+int dp_unhook(const char *dir, const char *ifname, struct errtext *err);
 
 struct bpf_object;
 

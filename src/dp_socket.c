@@ -4,7 +4,6 @@
  * place and its program's name. The kernel is asked where a link is before its program is exchanged: the namespace or the group may be another one
  * by now.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -177,28 +176,6 @@ static int place_open(struct place *p, struct errtext *err)
 
 /* Links */
 
-/* The type of a pinned link and the place it is at. Returns the file descriptor. */
-static int link_open(const char *path, __u32 *ret_type, uint64_t *ret_id)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 len = sizeof(info);
-	int fd, r;
-
-	fd = bpf_obj_get(path);
-	if (fd < 0)
-		return -errno;
-	if (bpf_obj_get_info_by_fd(fd, &info, &len)) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	*ret_type = info.type;
-	*ret_id = info.type == BPF_LINK_TYPE_CGROUP  ? info.cgroup.cgroup_id
-		  : info.type == BPF_LINK_TYPE_NETNS ? info.netns.netns_ino
-						     : 0;
-	return fd;
-}
-
 struct attach {
 	const struct dp *dp;
 	struct errtext *err;
@@ -210,17 +187,17 @@ static int attach_one(const struct place *at, struct bpf_program *prog, void *ar
 	const struct attach *a = arg;
 	int prog_fd = bpf_program__fd(prog);
 	char path[DP_PATH_MAX];
-	uint64_t id;
-	__u32 type;
+	struct dp_link link;
 	int fd, r;
 
 	dp_path(path, "%s/links/%s-%s", a->dp->dir, at->name, bpf_program__name(prog));
-	fd = link_open(path, &type, &id);
+	fd = dp_link_open(path, &link);
 	if (fd < 0 && fd != -ENOENT)
 		return errtext_set(a->err, -fd, "%s: %s", path, dp_why(fd));
 	if (fd >= 0) {
-		r = type == at->link_type && id == at->id ? bpf_link_update(fd, prog_fd, NULL)
-							  : -ENOLINK;
+		r = link.type == at->link_type && link.at == at->id
+			    ? bpf_link_update(fd, prog_fd, NULL)
+			    : -ENOLINK;
 		close(fd);
 		if (!r)
 			return 0;
@@ -256,58 +233,54 @@ static int is_pin(const struct place *at, struct bpf_program *prog, void *arg)
 	       !strcmp(name + len + 1, bpf_program__name(prog));
 }
 
+/* Is it of a kind that this file attaches? */
+static bool link_ours(const struct dp_link *l)
+{
+	return l->type == BPF_LINK_TYPE_NETNS || l->type == BPF_LINK_TYPE_CGROUP;
+}
+
+struct prune {
+	struct hooks *wanted; /* NULL: none */
+	struct errtext *err;
+};
+
+static int prune_one(const char *path, const char *name, const struct dp_link *link, void *arg)
+{
+	const struct prune *p = arg;
+
+	if (!link_ours(link) || (p->wanted && foreach_hook(p->wanted, is_pin, (void *)name)))
+		return 0;
+	return dp_link_remove(path, p->err);
+}
+
 /* Remove the pinned links of our kinds that are not wanted: all of them when h is NULL. */
 static int links_prune(const char *dir, struct hooks *h, struct errtext *err)
 {
-	char links[DP_PATH_MAX], path[DP_PATH_MAX];
-	struct dirent *e;
-	uint64_t id;
-	__u32 type;
-	int fd, r = 0;
-	DIR *d;
+	struct prune p = { h, err };
+	int r;
 
-	d = opendir(dp_path(links, "%s/links", dir));
-	if (!d)
-		return errno == ENOENT ? 0
-				       : errtext_set(err, errno, "%s: %s", links, dp_why(-errno));
-	while (!r && (e = readdir(d))) {
-		if (*e->d_name == '.' || (h && foreach_hook(h, is_pin, e->d_name)))
-			continue;
-		fd = link_open(dp_path(path, "%s/%s", links, e->d_name), &type, &id);
-		/* What is no link is not ours. */
-		if (fd < 0)
-			continue;
-		close(fd);
-		if (type == BPF_LINK_TYPE_NETNS || type == BPF_LINK_TYPE_CGROUP)
-			r = dp_link_remove(path, err);
-	}
-	closedir(d);
-	return r;
+	if (err)
+		err->s[0] = '\0';
+	r = dp_foreach_link(dir, prune_one, &p);
+	return r && err && !err->s[0] ? errtext_set(err, -r, "%s/links: %s", dir, dp_why(r)) : r;
 }
 
-/* Pinned links of our kinds that are attached somewhere. */
+static int count_live(const char *path, const char *name, const struct dp_link *link, void *arg)
+{
+	size_t *n = arg;
+
+	(void)path;
+	(void)name;
+	*n += link_ours(link) && link->at;
+	return 0;
+}
+
+/* Pinned links of our kinds that are attached somewhere; those that can be read. */
 static size_t links_live(const char *dir)
 {
-	char links[DP_PATH_MAX], path[DP_PATH_MAX];
-	struct dirent *e;
 	size_t n = 0;
-	uint64_t id;
-	__u32 type;
-	DIR *d;
-	int fd;
 
-	d = opendir(dp_path(links, "%s/links", dir));
-	while (d && (e = readdir(d))) {
-		if (*e->d_name == '.')
-			continue;
-		fd = link_open(dp_path(path, "%s/%s", links, e->d_name), &type, &id);
-		if (fd < 0)
-			continue;
-		close(fd);
-		n += id && (type == BPF_LINK_TYPE_NETNS || type == BPF_LINK_TYPE_CGROUP);
-	}
-	if (d)
-		closedir(d);
+	dp_foreach_link(dir, count_live, &n);
 	return n;
 }
 

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "fault.h"
 #include "finding.h"
+#include "store_collision.h"
 
 #define SWEEP_NS    NS_PER_S
 #define SWEEP_SHARE 20 /* at most a twentieth of the time goes into sweeping */
@@ -459,11 +460,6 @@ static void onlink_look_after(struct engine *e)
 	e->onlink_failing = ret < 0;
 }
 
-int engine_commit(struct engine *e, struct errtext *err)
-{
-	return lessor_dirty(e->lessor) ? lessor_commit(e->lessor, err) : 0;
-}
-
 int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct errtext *err)
 {
 	uint64_t renew_ns = hold_next_renewal(&e->holds, e->config->fleet.ttl_s), sweep_ns;
@@ -556,11 +552,13 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 		goto fail;
 	}
 	if ((r = config_load(e->config_path, &e->config, err)) < 0 ||
-	    (r = host_open(&e->host, err)) < 0 || (r = links_find(e, e->config, links, err)) < 0 ||
+	    (r = config_need_pools(e->config, err)) < 0 || (r = host_open(&e->host, err)) < 0 ||
+	    (r = links_find(e, e->config, links, err)) < 0 ||
 	    (r = store_open(e->config->state_dir, e->config->machine, &e->store, err)) < 0 ||
 	    (r = store_load_holds(e->store, &e->holds, &e->next_epoch, err)) < 0 ||
 	    (r = e->judge(e->judge_arg, e->config, err)) < 0)
 		goto fail;
+	store_collisions_keep(e->store, e->config->watch.history);
 	FAULT_POINT("engine.opened");
 	dpo.dir = e->config->bpffs;
 	dpo.max_flows = e->config->max_flows;
@@ -617,7 +615,9 @@ int engine_reload(struct engine *e, struct errtext *err)
 	ret = config_load(e->config_path, &c, err);
 	if (ret < 0)
 		return ret;
-	ret = config_reloadable(old, c, err);
+	ret = config_need_pools(c, err);
+	if (!ret)
+		ret = config_reloadable(old, c, err);
 	if (!ret)
 		ret = e->judge(e->judge_arg, c, err);
 	if (ret < 0)
@@ -628,7 +628,10 @@ int engine_reload(struct engine *e, struct errtext *err)
 		host_links(e->host, old->uplinks, old->n_uplinks, links, &undo);
 		goto refuse;
 	}
-	ret = holds_set(e, c, err);
+	/* Leases that are being stored were decided by the old configuration. */
+	ret = lessor_commit(e->lessor, err);
+	if (!ret)
+		ret = holds_set(e, c, err);
 	if (ret < 0)
 		goto refuse;
 	e->config = c;
@@ -643,6 +646,7 @@ int engine_reload(struct engine *e, struct errtext *err)
 	if (ret < 0)
 		return -EIO;
 	dp_set_event_rate(e->dp, event_rate(c));
+	store_collisions_keep(e->store, c->watch.history);
 	say_warnings(e, c);
 	note(e, LOG_NOTICE, "reload", "configuration %s is in force", e->config_path);
 	return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The engine: one machine's holds, carried from the configuration through the store into the data plane. It owns
- * what the daemon knows, and is the only caller of store_commit() and dp_publish(). Everything goes one way:
+ * what the daemon knows of holds, and alone calls dp_publish(); leases are its lessor's (lessor.h), which commits them itself. Everything goes one way:
  *
  *	configuration -> holds (decide) -> store (persist) -> data plane, hooks, host (act)
  *
@@ -59,8 +59,8 @@ struct engine {
 	struct sluice_sweep swept; /* what the last sweep found */
 	uint64_t swept_ns;         /* when; 0: never */
 	uint64_t sweep_took_ns;
-	uint64_t started_ns; /* CLOCK_BOOTTIME */
-	int64_t started_ms;  /* UTC */
+	uint64_t started_ns;  /* CLOCK_BOOTTIME */
+	int64_t started_ms;   /* UTC */
 	uint64_t hooked_ns;   /* when the uplinks were last looked after */
 	uint64_t onlink_ns;   /* when the routes were last looked at for "exec"; 0: never */
 	bool hooks_failing;   /* said so in the log */
@@ -97,11 +97,6 @@ void engine_close(struct engine *e);
  * the old one goes on; -EIO as above.
  */
 int engine_reload(struct engine *e, struct errtext *err);
-
-/*
- * At the end of a turn of the daemon's loop: carry out what happened to leases in it. 0; -EIO as above; other -errno: nothing of it has happened.
- */
-int engine_commit(struct engine *e, struct errtext *err);
 
 /* See which destinations leave by an uplink now, before the first process goes out through a lease. */
 int engine_onlink(struct engine *e, struct errtext *err);

@@ -109,10 +109,24 @@ static const char *owner_text(const struct sluice_event *e, char *buf, size_t si
 	return buf;
 }
 
+static bool event_has_owner(const struct sluice_event *e)
+{
+	return e->owner_src.d[0] || e->owner_src.d[1];
+}
+
+/* The inner address of the flow that has the tuple. */
+static const char *event_flow_owner(const struct sluice_event *e, char buf[ADDR_STRLEN])
+{
+	struct addr a;
+
+	memcpy(a.b, e->owner_src.b, sizeof(a.b));
+	return addr_format(&a, buf);
+}
+
 static json_t *event_json(struct engine *engine, const struct sluice_event *e)
 {
 	char comm[sizeof(e->owner.comm) + 1];
-	char src[ADDR_STRLEN], dst[ADDR_STRLEN];
+	char src[ADDR_STRLEN], dst[ADDR_STRLEN], inner[ADDR_STRLEN];
 	struct addr a, b;
 	json_t *j;
 
@@ -132,17 +146,26 @@ static json_t *event_json(struct engine *engine, const struct sluice_event *e)
 					      (json_int_t)e->owner.pid, "uid",
 					      (json_int_t)e->owner.uid, "comm", owner_name(e, comm),
 					      "cgroup", ""));
-	if (j && e->kind == SLUICE_EVENT_RESOLVED)
+	if (j && e->kind == SLUICE_EVENT_RESOLVED) {
 		json_object_set_new(
 			j, "outer",
 			json_pack("{s:s, s:i}", "src", src, "sport", ntohs(e->outer_port)));
+		/* Whose flow has the tuple. */
+		if (event_has_owner(e))
+			json_object_set_new(j, "owner",
+					    json_pack("{s:s, s:s, s:i, s:s, s:i}", "kind", "flow",
+						      "src", event_flow_owner(e, inner), "sport",
+						      ntohs(e->owner_sport), "dst", dst, "dport",
+						      ntohs(e->key.dport)));
+	}
 	return j;
 }
 
 static void write_log(struct events *ev, struct engine *engine, const struct sluice_event *e,
 		      uint64_t now_ns)
 {
-	char src[ADDR_STRLEN], dst[ADDR_STRLEN], more[64] = "", who[96];
+	char src[ADDR_STRLEN], dst[ADDR_STRLEN], inner[ADDR_STRLEN], more[64] = "", who[96];
+	char rival[ADDR_STRLEN + 16] = "";
 	struct addr a, b;
 
 	if (!rate_take(&ev->log_rate, now_ns)) {
@@ -159,11 +182,14 @@ static void write_log(struct events *ev, struct engine *engine, const struct slu
 	addr_format(&b, dst);
 	switch (e->kind) {
 	case SLUICE_EVENT_RESOLVED:
-		log_notice("pool %s: socket %s:%u to %s:%u%s collided with a NAT flow and goes out "
-			   "as port %u%s",
+		if (event_has_owner(e))
+			snprintf(rival, sizeof(rival), " of %s:%u", event_flow_owner(e, inner),
+				 ntohs(e->owner_sport));
+		log_notice("pool %s: socket %s:%u to %s:%u%s collided with a NAT flow%s and goes "
+			   "out as port %u%s",
 			   dp_pool(engine->dp, e->pool % SLUICE_MAX_POOLS)->name, src,
 			   ntohs(e->key.sport), dst, ntohs(e->key.dport),
-			   owner_text(e, who, sizeof(who)), ntohs(e->outer_port), more);
+			   owner_text(e, who, sizeof(who)), rival, ntohs(e->outer_port), more);
 		break;
 	case SLUICE_EVENT_UNLEASED:
 		log_info("pool %s: %s socket %s:%u to %s:%u%s uses a port that is not leased to "
@@ -180,6 +206,42 @@ static void write_log(struct events *ev, struct engine *engine, const struct slu
 	}
 }
 
+/* The collision that did not happen: kept and listed with those that conntrack makes. */
+static void note_resolved(struct events *ev, const struct sluice_event *e)
+{
+	char comm[sizeof(e->owner.comm) + 1];
+	struct collision c = {
+		.time_ms = clock_utc_ms(),
+		.kind = COLLISION_REWRITE,
+		.source = COLLISION_DATAPLANE,
+		.l4 = e->key.proto == IPPROTO_TCP ? SLUICE_TCP : SLUICE_UDP,
+		.bound = ntohs(e->key.sport),
+		.wire = ntohs(e->outer_port),
+		.dport = ntohs(e->key.dport),
+		.in_slice = true,
+		.resolved = true,
+		.delay_us = (uint32_t)((clock_boot_ns() - e->time_ns) / 1000),
+		.pid = (int32_t)e->owner.pid,
+		.uid = e->owner.uid,
+		.cookie = e->cookie,
+	};
+
+	/* Pings have no ports to bind. */
+	if (e->key.proto != IPPROTO_TCP && e->key.proto != IPPROTO_UDP)
+		return;
+	memcpy(c.src.b, e->key.src.b, sizeof(c.src.b));
+	memcpy(c.dst.b, e->key.dst.b, sizeof(c.dst.b));
+	snprintf(c.comm, sizeof(c.comm), "%.15s", owner_name(e, comm));
+	if (event_has_owner(e)) {
+		snprintf(c.owner.kind, sizeof(c.owner.kind), "flow");
+		memcpy(c.owner.src.b, e->owner_src.b, sizeof(c.owner.src.b));
+		c.owner.sport = ntohs(e->owner_sport);
+		c.owner.dst = c.dst;
+		c.owner.dport = c.dport;
+	}
+	collisions_add(ev->collisions, &c);
+}
+
 static void on_event(const struct sluice_event *e, void *arg)
 {
 	struct turn *t = arg;
@@ -188,6 +250,8 @@ static void on_event(const struct sluice_event *e, void *arg)
 		return;
 	if (refused_client(e))
 		answer(t->ev, e, t->now_ns);
+	if (e->kind == SLUICE_EVENT_RESOLVED && t->ev->collisions)
+		note_resolved(t->ev, e);
 	if (control_monitored(t->ev->control))
 		control_publish(t->ev->control, event_json(t->engine, e));
 	write_log(t->ev, t->engine, e, t->now_ns);

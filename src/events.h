@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the data plane reports while it runs: passes it on to `sluice monitor`, puts it into the log at a bounded
- * rate, and answers clients whose new flow was refused with ICMP.
+ * rate, and answers clients whose new flow was refused with ICMP. Collisions that it resolved are kept as well (collisions.h).
  */
 #ifndef EVENTS_H
 #define EVENTS_H
 
+#include "collisions.h"
 #include "control.h"
 #include "engine.h"
 #include "rate.h"
 
 struct events {
 	struct control *control;
+	struct collisions *collisions; /* takes those that the data plane resolved */
 	struct rate icmp_rate;
 	struct rate log_rate;
 	uint64_t log_left_out; /* since the last line that was written */

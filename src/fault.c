@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct fault {
 	char want[128]; /* the text that count counts for */
@@ -44,8 +45,10 @@ static bool fault_due(const char *variable, const char *name, struct fault *f)
 
 void fault_pass(const char *name)
 {
-	static struct fault crash;
+	static struct fault crash, stall;
 
+	if (fault_due("SLUICE_STALL_AT", name, &stall))
+		sleep(FAULT_STALL_S);
 	if (fault_due("SLUICE_CRASH_AT", name, &crash))
 		raise(SIGKILL);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Crash points and injected failures, for tests. In a normal build they compile to nothing. With SLUICE_FAULT defined
- * (build/fault/sluiced) two environment variables work, each NAME or NAME:N, N counting from 1 (the default):
+ * (build/fault/sluiced) three environment variables work, each NAME or NAME:N, N counting from 1 (the default):
  *
  *	SLUICE_CRASH_AT		the process kills itself (SIGKILL) at the Nth passing of the point NAME
+ *	SLUICE_STALL_AT		the thread that passes the point NAME the Nth time stops there for FAULT_STALL_S
  *	SLUICE_FAIL_AT		the Nth call of fault_fails(NAME) returns true, all others false
  *
  * A text that is neither makes the process abort, so that a test with a slip in it does not pass. Names say the module and
@@ -13,6 +14,8 @@
 #define FAULT_H
 
 #include <stdbool.h>
+
+#define FAULT_STALL_S 3
 
 #ifdef SLUICE_FAULT
 #define FAULT_POINT(name) fault_pass(name)

@@ -84,11 +84,19 @@ const struct lease_change *lease_journal(const struct lease_table *t, size_t *re
 	return t->journal;
 }
 
+void lease_keep_first(struct lease_table *t, size_t n)
+{
+	assert(n <= t->n_journal);
+	for (size_t i = 0; i < n; i++)
+		lease_entry_of(t->journal[i].lease)->journalled--;
+	t->n_journal -= n;
+	if (n && t->n_journal)
+		memmove(t->journal, t->journal + n, t->n_journal * sizeof(*t->journal));
+}
+
 void lease_keep(struct lease_table *t)
 {
-	for (size_t i = 0; i < t->n_journal; i++)
-		lease_entry_of(t->journal[i].lease)->journalled--;
-	t->n_journal = 0;
+	lease_keep_first(t, t->n_journal);
 }
 
 /* Entering and leaving. */

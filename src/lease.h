@@ -5,7 +5,7 @@
  *
  *	lease_choose()  which ports a request would get, or why none; changes nothing
  *	lease_grant(), lease_renew(), lease_release()   change the table, and note the change in the journal
- *	lease_journal()  ->  store_commit()  ->  lease_keep(), or lease_undo() when storing failed
+ *	lease_journal()  ->  store_commit(), or in a thread  ->  lease_keep(), lease_keep_first(), or lease_undo() when storing failed
  *
  * A tick makes any number of changes and one transaction of them; nobody is told of a change before lease_keep().
  *
@@ -229,6 +229,8 @@ struct lease_change {
 const struct lease_change *lease_journal(const struct lease_table *t, size_t *ret_n);
 /* They are on the disk. */
 void lease_keep(struct lease_table *t);
+/* The first n of them are; the others remain in the journal. */
+void lease_keep_first(struct lease_table *t, size_t n);
 /* Take them all back, the last one first: what was granted is gone (pointers to it too), what was released is active again. */
 void lease_undo(struct lease_table *t);
 

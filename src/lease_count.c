@@ -8,8 +8,6 @@
 
 #include "lease_private.h"
 
-#define TALLIES_BITS_MIN 6
-
 /* Pools: some dozens. */
 
 struct lease_pool *lease_pool_find(const struct lease_table *t, const char *name)
@@ -75,83 +73,41 @@ static struct lease_tally *tally_find(const struct lease_table *t, enum lease_ta
 				      uint32_t uid, const struct lease_pool *pool, const char *name)
 {
 	uint64_t hash = tally_hash(kind, uid, pool, name);
-	struct lease_tally *y;
+	struct lease_node *n = lease_hash_chain(&t->tallies, hash);
 
-	if (!t->tallies)
-		return NULL;
-	y = t->tallies[hash >> (64 - t->tallies_bits)];
-	while (y && (y->hash != hash || y->kind != kind || y->uid != uid || y->pool != pool ||
-		     strcmp(y->name, name) != 0))
-		y = y->next;
-	return y;
-}
+	for (; n; n = n->next) {
+		struct lease_tally *y = (struct lease_tally *)n;
 
-/* Long chains are slow, nothing worse: only the first array must be had. */
-static int tallies_grow(struct lease_table *t)
-{
-	unsigned bits = t->tallies_bits ? t->tallies_bits + 1 : TALLIES_BITS_MIN;
-	size_t n_old = t->tallies ? 1UL << t->tallies_bits : 0;
-	struct lease_tally **more, *next;
-
-	if (t->n_tallies < n_old)
-		return 0;
-	more = t->realloc(NULL, sizeof(struct lease_tally *) << bits);
-	if (!more)
-		return t->tallies ? 0 : -ENOMEM;
-	memset(more, 0, sizeof(struct lease_tally *) << bits);
-	for (size_t i = 0; i < n_old; i++) {
-		for (struct lease_tally *y = t->tallies[i]; y; y = next) {
-			uint64_t to = y->hash >> (64 - bits);
-
-			next = y->next;
-			y->next = more[to];
-			more[to] = y;
-		}
+		if (n->hash == hash && y->kind == kind && y->uid == uid && y->pool == pool &&
+		    !strcmp(y->name, name))
+			return y;
 	}
-	free(t->tallies);
-	t->tallies = more;
-	t->tallies_bits = bits;
-	return 0;
+	return NULL;
 }
 
 static struct lease_tally *tally_get(struct lease_table *t, enum lease_tally_kind kind,
 				     uint32_t uid, const struct lease_pool *pool, const char *name)
 {
-	struct lease_tally *y = tally_find(t, kind, uid, pool, name), **bucket;
+	struct lease_tally *y = tally_find(t, kind, uid, pool, name);
 	size_t len = strlen(name) + 1;
 
 	if (y)
 		return y;
-	if (tallies_grow(t))
-		return NULL;
-	y = t->realloc(NULL, sizeof(*y) + len);
+	y = lease_hash_add(&t->tallies, tally_hash(kind, uid, pool, name), sizeof(*y) + len,
+			   t->realloc);
 	if (!y)
 		return NULL;
-	memset(y, 0, sizeof(*y));
-	y->hash = tally_hash(kind, uid, pool, name);
 	y->kind = kind;
 	y->uid = uid;
 	y->pool = pool;
 	memcpy(y->name, name, len);
-	bucket = &t->tallies[y->hash >> (64 - t->tallies_bits)];
-	y->next = *bucket;
-	*bucket = y;
-	t->n_tallies++;
 	return y;
 }
 
 static void tally_trim(struct lease_table *t, struct lease_tally *y)
 {
-	struct lease_tally **at;
-
-	if (!y || y->refs)
-		return;
-	at = &t->tallies[y->hash >> (64 - t->tallies_bits)];
-	while (*at != y)
-		at = &(*at)->next;
-	*at = y->next;
-	free(y);
-	t->n_tallies--;
+	if (y && !y->refs)
+		lease_hash_rm(&t->tallies, &y->node);
 }
 
 static bool cgroup_counts(const char *cgroup)
@@ -254,16 +210,7 @@ void lease_tally_sub(struct lease_table *t, const struct lease_entry *e)
 
 void lease_counts_free(struct lease_table *t)
 {
-	size_t n = t->tallies ? 1UL << t->tallies_bits : 0;
-	struct lease_tally *next;
-
-	for (size_t i = 0; i < n; i++) {
-		for (struct lease_tally *y = t->tallies[i]; y; y = next) {
-			next = y->next;
-			free(y);
-		}
-	}
-	free(t->tallies);
+	lease_hash_free(&t->tallies);
 	for (size_t i = 0; i < t->n_pools; i++)
 		free(t->pools[i]);
 	free(t->pools);

@@ -5,12 +5,9 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "lease_private.h"
-
-#define BLOCKS_BITS_MIN 6
 
 static uint64_t block_hash(const struct addr *a, unsigned word)
 {
@@ -24,76 +21,33 @@ static uint64_t block_hash(const struct addr *a, unsigned word)
 static struct lease_block *block_find(const struct lease_table *t, const struct addr *a,
 				      unsigned word)
 {
-	struct lease_block *b;
+	struct lease_node *n = lease_hash_chain(&t->blocks, block_hash(a, word));
 
-	if (!t->blocks)
-		return NULL;
-	b = t->blocks[block_hash(a, word) >> (64 - t->blocks_bits)];
-	while (b && (b->word != word || addr_cmp(&b->addr, a)))
-		b = b->next;
-	return b;
-}
+	for (; n; n = n->next) {
+		struct lease_block *b = (struct lease_block *)n;
 
-/* Long chains are slow, nothing worse: only the first array must be had. */
-static int blocks_grow(struct lease_table *t)
-{
-	unsigned bits = t->blocks_bits ? t->blocks_bits + 1 : BLOCKS_BITS_MIN;
-	size_t n_old = t->blocks ? 1UL << t->blocks_bits : 0;
-	struct lease_block **more, *next;
-
-	if (t->n_blocks < n_old)
-		return 0;
-	more = t->realloc(NULL, sizeof(struct lease_block *) << bits);
-	if (!more)
-		return t->blocks ? 0 : -ENOMEM;
-	memset(more, 0, sizeof(struct lease_block *) << bits);
-	for (size_t i = 0; i < n_old; i++) {
-		for (struct lease_block *b = t->blocks[i]; b; b = next) {
-			uint64_t to = block_hash(&b->addr, b->word) >> (64 - bits);
-
-			next = b->next;
-			b->next = more[to];
-			more[to] = b;
-		}
+		if (b->word == word && !addr_cmp(&b->addr, a))
+			return b;
 	}
-	free(t->blocks);
-	t->blocks = more;
-	t->blocks_bits = bits;
-	return 0;
+	return NULL;
 }
 
 static int block_add(struct lease_table *t, const struct addr *a, unsigned word)
 {
-	struct lease_block *b, **bucket;
+	struct lease_block *b =
+		lease_hash_add(&t->blocks, block_hash(a, word), sizeof(*b), t->realloc);
 
-	if (blocks_grow(t))
-		return -ENOMEM;
-	b = t->realloc(NULL, sizeof(*b));
 	if (!b)
 		return -ENOMEM;
-	memset(b, 0, sizeof(*b));
 	b->addr = *a;
 	b->word = (uint16_t)word;
 	b->home = (uint32_t)(lease_slice_find(t, a, (uint16_t)(word * LEASE_WORD_PORTS)) + 1);
-	bucket = &t->blocks[block_hash(a, word) >> (64 - t->blocks_bits)];
-	b->next = *bucket;
-	*bucket = b;
-	t->n_blocks++;
 	return 0;
 }
 
 void lease_ports_free(struct lease_table *t)
 {
-	size_t n = t->blocks ? 1UL << t->blocks_bits : 0;
-	struct lease_block *next;
-
-	for (size_t i = 0; i < n; i++) {
-		for (struct lease_block *b = t->blocks[i]; b; b = next) {
-			next = b->next;
-			free(b);
-		}
-	}
-	free(t->blocks);
+	lease_hash_free(&t->blocks);
 }
 
 int lease_ports_reserve(struct lease_table *t, const struct range *r)
@@ -164,18 +118,16 @@ void lease_ports_clear(struct lease_table *t, const struct lease_entry *e)
 
 void lease_ports_rehome(struct lease_table *t)
 {
-	size_t n = t->blocks ? 1UL << t->blocks_bits : 0;
-
-	for (size_t i = 0; i < n; i++) {
-		for (struct lease_block **at = &t->blocks[i], *b; (b = *at);) {
+	for (size_t i = 0; i < lease_hash_buckets(&t->blocks); i++) {
+		for (struct lease_node *n = t->blocks.bucket[i], *next; n; n = next) {
+			struct lease_block *b = (struct lease_block *)n;
 			long s = lease_slice_find(t, &b->addr,
 						  (uint16_t)(b->word * LEASE_WORD_PORTS));
 
+			next = n->next;
 			b->home = (uint32_t)(s + 1);
 			if (s < 0 && !b->bits[SLUICE_TCP] && !b->bits[SLUICE_UDP]) {
-				*at = b->next;
-				free(b);
-				t->n_blocks--;
+				lease_hash_rm(&t->blocks, n);
 				continue;
 			}
 			for (unsigned l4 = 0; s >= 0 && l4 < LEASE_L4; l4++) {
@@ -183,7 +135,6 @@ void lease_ports_rehome(struct lease_table *t)
 
 				h->used[l4][b->word - h->first / LEASE_WORD_PORTS] = b->bits[l4];
 			}
-			at = &b->next;
 		}
 	}
 }

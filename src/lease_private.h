@@ -4,6 +4,7 @@
  *
  *	lease.c         a lease's life: grant, renew, release, free, adopt; the journal
  *	lease_store.c   where leases are kept: slots, ids, the order of ids, the two heaps
+ *	lease_hash.c    a hash table, of blocks of ports and of counts
  *	lease_port.c    ports: who has each, which are free in each slice
  *	lease_count.c   counts by pool, uid and control group, and the limits on them
  *	lease_choose.c  whether a request makes sense, where to search, why nothing was found
@@ -22,6 +23,18 @@
 #define LEASE_L4         2 /* TCP and UDP: nobody leases ICMP ids */
 #define LEASE_PROTOS     4 /* indexes by a set of protocols, LEASE_TCP | LEASE_UDP */
 #define LEASE_WORD_PORTS 64
+
+/* What is in a hash table begins with this; chains are linked through it. */
+struct lease_node {
+	struct lease_node *next; /* in its bucket */
+	uint64_t hash;
+};
+
+struct lease_hash {
+	struct lease_node **bucket;
+	size_t n;      /* nodes */
+	unsigned bits; /* log2 of the buckets; 0: none yet */
+};
 
 /* A lease as the table keeps it. Slots are numbers from 1 on. */
 struct lease_entry {
@@ -42,8 +55,7 @@ enum lease_tally_kind {
 };
 
 struct lease_tally {
-	struct lease_tally *next; /* in its bucket */
-	uint64_t hash;
+	struct lease_node node;
 	enum lease_tally_kind kind;
 	uint32_t uid;
 	const struct lease_pool *pool;
@@ -101,7 +113,7 @@ struct lease_slices {
 
 /* 64 ports of an address, of which at least one was leased since its slice came. */
 struct lease_block {
-	struct lease_block *next; /* in its bucket */
+	struct lease_node node;
 	struct addr addr;
 	uint16_t word; /* port / 64 */
 	uint32_t home; /* 1 + index of the slice; 0: in none */
@@ -154,16 +166,12 @@ struct lease_table {
 	uint32_t foreign;  /* first slot */
 
 	/* lease_port.c */
-	struct lease_block **blocks;
-	size_t n_blocks;
-	unsigned blocks_bits;
+	struct lease_hash blocks;
 
 	/* lease_count.c */
 	struct lease_pool **pools;
 	size_t n_pools;
-	struct lease_tally **tallies;
-	size_t n_tallies;
-	unsigned tallies_bits;
+	struct lease_hash tallies;
 
 	/* lease_slice.c */
 	struct lease_slices slices;
@@ -218,6 +226,27 @@ static inline uint64_t lease_word_mask(const struct range *r, unsigned w)
 
 	return ~0ULL << from & ~0ULL >> (63 - to);
 }
+
+/* lease_hash.c */
+
+static inline size_t lease_hash_buckets(const struct lease_hash *h)
+{
+	return h->bucket ? 1UL << h->bits : 0;
+}
+
+/* The first of the chain that nodes with this hash are in, among others; NULL. */
+static inline struct lease_node *lease_hash_chain(const struct lease_hash *h, uint64_t hash)
+{
+	return h->bucket ? h->bucket[hash >> (64 - h->bits)] : NULL;
+}
+
+/* A new node of size bytes, zero but for its hash, entered; NULL without memory. */
+void *lease_hash_add(struct lease_hash *h, uint64_t hash, size_t size,
+		     void *(*realloc_fn)(void *old, size_t size));
+/* Take a node out, and free it. */
+void lease_hash_rm(struct lease_hash *h, struct lease_node *n);
+/* All nodes. */
+void lease_hash_free(struct lease_hash *h);
 
 /* lease_store.c */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Grants, releases, commits. Points for tests (fault.h): "lessor.claimed" (ports are kept from NAT, nothing is stored), "lessor.persisted", "lessor.published" (in the
- * maps, nobody was told).
+ * Grants, releases, commits. Points for tests (fault.h): "lessor.claimed" (ports are kept from NAT, nothing is stored), "lessor.meanwhile" (the same while an earlier turn is
+ * being stored), "lessor.persisted", "lessor.published" (in the maps, nobody was told).
  */
 #include <assert.h>
 #include <errno.h>
@@ -45,13 +45,13 @@ static unsigned protos_count(uint8_t protos)
 	return !!(protos & LEASE_TCP) + !!(protos & LEASE_UDP);
 }
 
-static uint64_t random_word(void)
+/* The kernel's random numbers, by the dozen. */
+static uint64_t random_word(struct lessor *l)
 {
-	uint64_t v = 0;
-
-	if (getrandom(&v, sizeof(v), GRND_NONBLOCK) != sizeof(v))
-		v = clock_boot_ns() * 0x9e3779b97f4a7c15ULL;
-	return v;
+	if (!l->n_random &&
+	    getrandom(l->random, sizeof(l->random), GRND_NONBLOCK) == sizeof(l->random))
+		l->n_random = sizeof(l->random) / sizeof(l->random[0]);
+	return l->n_random ? l->random[--l->n_random] : clock_boot_ns() * 0x9e3779b97f4a7c15ULL;
 }
 
 static uint64_t due_ns(uint64_t last_ns, uint64_t every_ns, uint64_t took_ns)
@@ -86,9 +86,10 @@ static int ranges_take(struct lessor *l, const struct lease_request *req, struct
 	int r = 0;
 
 	for (int i = 0; i < CLAIMS; i++) {
-		r = lease_choose(l->table, req, random_word(), lessor_busy, l, ranges, err);
+		r = lease_choose(l->table, req, random_word(l), lessor_busy, l, ranges, err);
 		if (r == -ENOSPC && cooled_free(l))
-			r = lease_choose(l->table, req, random_word(), lessor_busy, l, ranges, err);
+			r = lease_choose(l->table, req, random_word(l), lessor_busy, l, ranges,
+					 err);
 		if (r < 0)
 			return r;
 		for (done = 0; done < req->leases && !r; done++)
@@ -134,6 +135,8 @@ int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lea
 		return r;
 	}
 	FAULT_POINT("lessor.claimed");
+	if (l->storing)
+		FAULT_POINT("lessor.meanwhile");
 	for (; n < req->leases; n++) {
 		ret[n] = lease_grant(l->table, l->next_id, req, &ranges[n], now_ns, clock_utc_ms());
 		if (!ret[n])
@@ -180,7 +183,7 @@ bool lessor_dirty(const struct lessor *l)
 	size_t n;
 
 	lease_journal(l->table, &n);
-	return n > 0;
+	return n > l->n_storing;
 }
 
 /* Take out of the map what has ended, and the socket that received for it. */
@@ -229,8 +232,12 @@ static void after_keep(struct lessor *l, enum lease_verb verb, struct lease *lea
 	l->opts.tell(l->opts.arg, verb, lease);
 }
 
-static void undo(struct lessor *l, const struct lease_change *j, size_t n)
+/* Take everything back: what could not be stored, and what was changed since. */
+static void undo(struct lessor *l, const struct errtext *why)
 {
+	size_t n;
+	const struct lease_change *j = lease_journal(l->table, &n);
+
 	for (size_t i = 0; i < n; i++) {
 		struct lease *lease = j[i].lease;
 
@@ -244,27 +251,91 @@ static void undo(struct lessor *l, const struct lease_change *j, size_t n)
 				   protos_count(lease->protos);
 	}
 	lease_undo(l->table);
+	l->next_id_used = true; /* the ids are used up nevertheless */
+	l->undone = true;
+	if (why != &l->undone_why)
+		l->undone_why = *why;
 }
 
-int lessor_commit(struct lessor *l, struct errtext *err)
+/* Room for copies of n changes. */
+static int storing_reserve(struct lessor *l, size_t n)
 {
-	struct store_batch batch = { .now_ms = clock_utc_ms() };
-	struct lessor_entries e = { 0 };
+	size_t cap = l->storing_cap ?: 256;
+	void *more;
+
+	while (cap < n)
+		cap *= 2;
+	if (cap == l->storing_cap)
+		return 0;
+	more = reallocarray(l->storing_changes, cap, sizeof(*l->storing_changes));
+	if (!more)
+		return -ENOMEM;
+	l->storing_changes = more;
+	more = reallocarray(l->storing_leases, cap, sizeof(*l->storing_leases));
+	if (!more)
+		return -ENOMEM;
+	l->storing_leases = more;
+	l->storing_cap = cap;
+	return 0;
+}
+
+int lessor_commit_begin(struct lessor *l, struct errtext *err)
+{
 	size_t n;
 	const struct lease_change *j = lease_journal(l->table, &n);
 	int r;
 
+	assert(!l->storing);
 	if (!n)
 		return 0;
-	batch.leases = j;
-	batch.n_leases = n;
-	batch.next_lease = l->next_id_used ? l->next_id : 0;
-	r = store_commit(l->store, &batch, err);
+	r = storing_reserve(l, n);
 	if (r < 0) {
-		undo(l, j, n);
+		errtext_set(err, -r, "out of memory");
+		undo(l, err);
+		return r;
+	}
+	/* The leases may change while the thread reads of them. */
+	for (size_t i = 0; i < n; i++) {
+		l->storing_leases[i] = *j[i].lease;
+		l->storing_changes[i] = j[i];
+		l->storing_changes[i].lease = &l->storing_leases[i];
+	}
+	l->batch = (struct store_batch){
+		.now_ms = clock_utc_ms(),
+		.leases = l->storing_changes,
+		.n_leases = n,
+		.next_lease = l->next_id_used ? l->next_id : 0,
+	};
+	l->next_id_used = false;
+	l->n_storing = n;
+	l->storing = true;
+	store_commit_begin(l->store, &l->batch);
+	return 0;
+}
+
+bool lessor_committing(const struct lessor *l)
+{
+	return l->storing;
+}
+
+bool lessor_commit_done(const struct lessor *l)
+{
+	return l->storing && store_commit_done(l->store);
+}
+
+int lessor_commit_end(struct lessor *l, struct errtext *err)
+{
+	struct lessor_entries e = { 0 };
+	size_t n = l->n_storing, all;
+	const struct lease_change *j = lease_journal(l->table, &all);
+	int r = store_commit_end(l->store, err);
+
+	l->storing = false;
+	l->n_storing = 0;
+	if (r < 0) {
+		undo(l, err);
 		return store_must_reopen(l->store) ? -EIO : r;
 	}
-	l->next_id_used = false;
 	FAULT_POINT("lessor.persisted");
 	r = entries_collect(l, j, n, &e);
 	if (r < 0)
@@ -279,8 +350,33 @@ int lessor_commit(struct lessor *l, struct errtext *err)
 	FAULT_POINT("lessor.published");
 	for (size_t i = 0; i < n; i++)
 		after_keep(l, j[i].verb, j[i].lease);
-	lease_keep(l->table);
+	lease_keep_first(l->table, n);
 	return 0;
+}
+
+int lessor_commit(struct lessor *l, struct errtext *err)
+{
+	int r = 0;
+
+	while (!r && (l->storing || lessor_dirty(l)))
+		r = l->storing ? lessor_commit_end(l, err) : lessor_commit_begin(l, err);
+	return r;
+}
+
+bool lessor_undone(struct lessor *l, struct errtext *err)
+{
+	if (!l->undone)
+		return false;
+	if (lessor_dirty(l))
+		undo(l, &l->undone_why);
+	l->undone = false;
+	*err = l->undone_why;
+	return true;
+}
+
+bool lessor_quiet_wanted(const struct lessor *l)
+{
+	return l->quiet_wanted;
 }
 
 /* ---- life ---- */
@@ -299,7 +395,10 @@ struct lease *lessor_find(const struct lessor *l, uint64_t id)
 
 struct lessor_stats lessor_stats(const struct lessor *l)
 {
-	return l->stats;
+	struct lessor_stats st = l->stats;
+
+	st.repaired += l->audit.repaired;
+	return st;
 }
 
 static struct lease_limits limits_of(const struct config *c)
@@ -403,6 +502,7 @@ int lessor_open(const struct lessor_opts *opts, const struct config *c,
 	l->dp = opts->dp;
 	l->epoll_fd = -1;
 	l->round = LESSOR_ROUND;
+	l->turn = 1;
 	l->cool_down_s = c->leases.cool_down_s;
 	l->table = lease_table_new(&limits);
 	if (!l->table) {
@@ -455,11 +555,18 @@ int lessor_teardown(struct store *s, struct errtext *err)
 
 void lessor_close(struct lessor *l)
 {
+	struct errtext err;
+
 	if (!l)
 		return;
+	/* What it came to is found by the next start. */
+	if (l->storing)
+		store_commit_end(l->store, &err);
 	lessor_watch_close(l);
 	sockdiag_close(l->diag);
 	lease_table_free(l->table);
+	free(l->storing_changes);
+	free(l->storing_leases);
 	free(l->slices);
 	free(l->foreign);
 	free(l);
@@ -514,7 +621,9 @@ void lessor_tick(struct lessor *l, const struct hold_table *holds, uint64_t now_
 		 uint64_t *ret_next_ns)
 {
 	uint64_t next_ns = SLUICE_NEVER, look_ns;
+	bool compare, audit;
 
+	l->turn++;
 	deadlines_look(l, holds, now_ns);
 	look_ns =
 		due_ns(l->looked_ns, lease_next_cooled(l->table) <= now_ns ? LOOK_DUE_NS : LOOK_NS,
@@ -524,8 +633,14 @@ void lessor_tick(struct lessor *l, const struct hold_table *holds, uint64_t now_
 	if (l->judging)
 		lessor_judge(l, JUDGE_AT_ONCE);
 	/* Not in the middle of changes that are not published yet. */
-	if (!lessor_dirty(l) && due_ns(l->compared_ns, COMPARE_NS, l->compare_took_ns) <= now_ns)
+	compare = due_ns(l->compared_ns, COMPARE_NS, l->compare_took_ns) <= now_ns;
+	audit = l->audit_ns <= now_ns;
+	l->quiet_wanted = (compare || audit) && (l->storing || lessor_dirty(l));
+	if (compare && !l->quiet_wanted)
 		lessor_compare(l, now_ns);
+	if (audit && !l->quiet_wanted)
+		l->audit_ns = audit_turn(&l->audit, l->store, l->table, now_ns, l->opts.note,
+					 l->opts.arg);
 	if (l->trim_ns <= now_ns)
 		records_trim(l, now_ns);
 	if (l->retry_ns <= now_ns) {
@@ -542,6 +657,7 @@ void lessor_tick(struct lessor *l, const struct hold_table *holds, uint64_t now_
 		sooner(&next_ns, lease_next_cooled(l->table) > look_ns ? lease_next_cooled(l->table)
 								       : look_ns);
 	sooner(&next_ns, due_ns(l->compared_ns, COMPARE_NS, l->compare_took_ns));
+	sooner(&next_ns, l->audit_ns);
 	sooner(&next_ns, l->trim_ns);
 	sooner(&next_ns, l->retry_ns);
 	*ret_next_ns = next_ns;

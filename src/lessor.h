@@ -4,9 +4,13 @@
  * of its mutators. Everything goes one way, once per turn of the daemon's loop:
  *
  *	lessor_acquire(), _renew(), _release(), what ended by itself      claim ports, change the table
- *	lessor_commit()      one transaction for all of it; then the maps; then it is told. Or all of it is taken back.
+ *	lessor_commit_begin()   one transaction for all of it, in the store's thread
+ *	lessor_commit_end()     then the maps; then it is told. Or all of it is taken back.
  *
- * Nobody may be answered before lessor_commit() has returned 0. Claims on ports (dp_lease_claim()) come before the transaction: they only keep NAT off.
+ * Between the last two the next turn goes on: it changes the table, and its changes are of the next commit. At most one is under way. When it fails, what was
+ * changed meanwhile goes back as well, and first: it was decided on what is not so.
+ *
+ * Nobody may be answered before the commit of his turn has ended with 0. Claims on ports (dp_lease_claim()) come before the transaction: they only keep NAT off.
  *
  * Ended leases cool down: their ports are free when the cool-down is over and the kernel shows no socket on them.
  */
@@ -88,13 +92,23 @@ int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lea
 int lessor_renew(struct lessor *l, struct lease *lease, uint32_t ttl_s, struct errtext *err);
 int lessor_release(struct lessor *l, struct lease *lease, enum lease_why why, struct errtext *err);
 
-/* Is there something to commit? */
+/* Is there something that no commit has in hand? */
 bool lessor_dirty(const struct lessor *l);
 /*
- * 0: all changes are on the disk and in the maps. -EIO: memory and store or maps may differ, start anew. Other -errno: nothing has changed, all was taken
- * back. err is filled.
+ * Begin to store all changes, while no commit is under way: store_commit_fd() is readable when it has ended. lessor_commit_done(): has it? lessor_commit_end() waits for it.
+ * 0: they are on the disk and in the maps. -EIO: memory and store or maps may differ, start anew. Other -errno: nothing has changed, all was taken
+ * back, what was changed since the beginning too. err is filled.
  */
+int lessor_commit_begin(struct lessor *l, struct errtext *err);
+bool lessor_committing(const struct lessor *l);
+bool lessor_commit_done(const struct lessor *l);
+int lessor_commit_end(struct lessor *l, struct errtext *err);
+/* All of it, to the end. Returns as lessor_commit_end(). */
 int lessor_commit(struct lessor *l, struct errtext *err);
+/* Were changes taken back since this was last asked? Then err says why, what was changed since is taken back too, and whoever waits for an answer must be told so. */
+bool lessor_undone(struct lessor *l, struct errtext *err);
+/* Something is due that needs a table without changes under way: commit all, to the end, before the next lessor_tick(). */
+bool lessor_quiet_wanted(const struct lessor *l);
 
 /* A program's socket receives for the lease from now on: see open_check() and dp_steer_set(). fd stays the caller's. */
 int lessor_steer(struct lessor *l, struct lease *lease, int fd, enum sluice_l4 *ret_l4,
@@ -129,7 +143,8 @@ struct lessor_stats {
 	uint64_t refused;        /* for want of ports, or over a limit */
 	uint64_t raced;          /* claims that NAT was faster than */
 	uint64_t in_use;         /* times that a port was found in use after its cool-down */
-	uint64_t repaired;       /* differences between table and maps that were put right */
+	uint64_t
+		repaired; /* differences between table and maps, or table and store, that were put right */
 };
 struct lessor_stats lessor_stats(const struct lessor *l);
 

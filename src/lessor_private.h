@@ -6,6 +6,7 @@
 #include <net/if.h>
 #include <sys/queue.h>
 
+#include "audit.h"
 #include "cgroup.h"
 #include "lessor.h"
 #include "sockdiag.h"
@@ -24,8 +25,9 @@ struct watch {
 	int fd;        /* pidfd */
 	uint64_t *ids; /* leases bound to it, ended ones among them */
 	size_t n, cap;
-	bool dead;   /* the process has ended; what it had is being ended */
-	size_t live; /* those of them that go on; their `user` is this watch */
+	uint64_t alive_turn; /* the turn that it was last seen alive in */
+	bool dead;           /* the process has ended; what it had is being ended */
+	size_t live;         /* those of them that go on; their `user` is this watch */
 };
 LIST_HEAD(watch_list, watch);
 
@@ -60,14 +62,28 @@ struct lessor {
 	size_t n_slices;
 	uint64_t *foreign; /* ports that sockets without a lease have */
 	size_t n_foreign;
-	bool deadlines; /* some slice has one */
+	bool deadlines;      /* some slice has one */
+	uint64_t random[32]; /* n_random of them are unused */
+	size_t n_random;
 	uint64_t next_id;
 	bool next_id_used; /* given out since the last commit */
 	uint64_t leased_ports;
+
+	/* The commit that is under way: the first n_storing changes of the journal, and copies of them, and of their leases as they were when it began. */
+	bool storing;
+	size_t n_storing, storing_cap;
+	struct lease_change *storing_changes;
+	struct lease *storing_leases;
+	struct store_batch batch;
+	bool undone; /* changes were taken back, and nobody has asked yet */
+	struct errtext undone_why;
+	bool quiet_wanted; /* comparing is due, and has to wait for the table to be stored */
+
 	uint32_t cool_down_s;
 	uint32_t records_days;
 
 	/* Of lessor_watch.c */
+	uint64_t turn; /* counts the daemon's turns, from 1 on */
 	int epoll_fd;
 	struct watch_list watches[WATCH_BUCKETS];
 	size_t n_idle;           /* watches without a lease */
@@ -89,6 +105,8 @@ struct lessor {
 	bool look_failing; /* said so in the log */
 	struct difference differences[DIFFERENCES_MAX];
 	size_t n_differences;
+	uint64_t audit_ns; /* when the store is next compared */
+	struct audit audit;
 	struct steer steers[SLUICE_MAX_STEERED]; /* by slot */
 	uint32_t n_steers;                       /* slots from here on are free */
 	struct lessor_stats stats;

@@ -104,7 +104,9 @@ static int process_watched(struct lessor *l, pid_t pid, int pidfd, struct watch 
 	struct lease_holder who;
 	int r;
 
-	if (w && !readable(w->fd)) {
+	/* Asked once a turn: what ends in the middle of one ends its leases all the same. */
+	if (w && (w->alive_turn == l->turn || !readable(w->fd))) {
+		w->alive_turn = l->turn;
 		if (pidfd >= 0)
 			close(pidfd);
 		*ret = w;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "methods_collide.h"
 #include "methods_lease.h"
 
 #define FLOWS_AT_ONCE 64  /* read from the table by one call */
@@ -105,7 +106,7 @@ static int get_status(struct control_call *call, void *data)
 	return control_reply(
 		call,
 		json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, "
-			  "s:o, s:{s:s, s:i}}",
+			  "s:o, s:o, s:{s:s, s:i}}",
 			  "machine", e->config->machine, "version", SLUICE_VERSION, "backend",
 			  "local", "started", control_time(e->started_ms), "uptime_s",
 			  (json_int_t)((now_ns - e->started_ns) / NS_PER_S), "uplinks", uplinks,
@@ -116,7 +117,8 @@ static int get_status(struct control_call *call, void *data)
 				  ? json_integer((json_int_t)((now_ns - e->swept_ns) / NS_PER_S))
 				  : json_null(),
 			  "warnings", strings(e->config->warnings, e->config->n_warnings), "leases",
-			  lease_counts(e), "control", control_stats(m->control), "store", "path",
+			  lease_counts(e), "watch", methods_watch_json(m->watcher, m->collisions),
+			  "control", control_stats(m->control), "store", "path",
 			  e->config->state_dir, "schema", (int)store_defaults().n_migrations));
 }
 
@@ -420,7 +422,7 @@ const struct control_method methods_table[] = {
 	  .fn = methods_acquire,
 	  .params =
 		  "pool tags address proto exclusive port ports leases align parity ttl until pid "
-		  "name labels" },
+		  "name labels brief" },
 	{ .name = "Renew", .fn = methods_renew, .params = "id ttl" },
 	{ .name = "Release", .fn = methods_release, .params = "id ids" },
 	{ .name = "Open", .fn = methods_open, .params = "id proto port listen nonblock reuseport" },
@@ -432,6 +434,7 @@ const struct control_method methods_table[] = {
 	  .fn = methods_list_leases,
 	  .params = "pool proto port uid state id",
 	  .flags = CONTROL_ANY },
+	METHODS_LIST_COLLISIONS,
 	{ .name = "ListSockets",
 	  .fn = methods_list_sockets,
 	  .params = "pool proto port",

@@ -308,6 +308,54 @@ static int param_parity(struct control_call *call, int *ret)
 
 /* ---- methods ---- */
 
+/* Grants for many leases at a time: texts that follow each other are most often the same. */
+struct grant_texts {
+	const struct lease *of;
+	json_t *pool, *address;
+};
+
+static void grant_texts_take(struct grant_texts *t, const struct lease *lease)
+{
+	char address[ADDR_STRLEN];
+
+	if (t->of && !addr_cmp(&t->of->ports.addr, &lease->ports.addr) &&
+	    !strcmp(t->of->pool, lease->pool))
+		return;
+	json_decref(t->pool);
+	json_decref(t->address);
+	t->of = lease;
+	t->pool = json_string(lease->pool);
+	t->address = json_string(addr_format(&lease->ports.addr, address));
+}
+
+static json_t *grant_json(struct grant_texts *t, const struct lease *lease)
+{
+	grant_texts_take(t, lease);
+	return json_pack("{s:I, s:O, s:O, s:i, s:i}", "id", (json_int_t)lease->id, "pool", t->pool,
+			 "address", t->address, "first", lease->ports.first, "last",
+			 lease->ports.last);
+}
+
+static json_t *acquired_json(const struct lessor *l, struct lease *const *leases, uint32_t n,
+			     bool brief)
+{
+	struct grant_texts texts = { 0 };
+	json_t *rows = json_array();
+
+	for (uint32_t i = 0; rows && i < n; i++) {
+		json_t *row =
+			brief ? grant_json(&texts, leases[i]) : methods_lease_json(l, leases[i]);
+
+		if (json_array_append_new(rows, row) < 0) {
+			json_decref(rows);
+			rows = NULL;
+		}
+	}
+	json_decref(texts.pool);
+	json_decref(texts.address);
+	return json_pack("{s:o}", brief ? "grants" : "leases", rows);
+}
+
 int methods_acquire(struct control_call *call, void *data)
 {
 	const struct methods *m = data;
@@ -316,7 +364,7 @@ int methods_acquire(struct control_call *call, void *data)
 	struct lease *leases[LEASE_AT_ONCE];
 	struct errtext err = { 0 };
 	uint32_t port = 0;
-	json_t *rows;
+	bool brief = false;
 	int r;
 
 	if (param_where(call, m->engine, &a) < 0 || param_proto(call, &a.req.protos) < 0 ||
@@ -326,7 +374,7 @@ int methods_acquire(struct control_call *call, void *data)
 	    param_parity(call, &a.req.parity) < 0 ||
 	    param_u32(call, "ttl", LEASE_TTL_MAX, &a.req.ttl_s) < 0 ||
 	    param_label(call, "labels", LEASE_LABELS_MAX, &a.req.labels) < 0 ||
-	    param_until(call, l, &a.req) < 0)
+	    control_param_bool(call, "brief", &brief) < 0 || param_until(call, l, &a.req) < 0)
 		return 0;
 	a.req.port = (uint16_t)port;
 	if (!a.req.leases)
@@ -334,10 +382,7 @@ int methods_acquire(struct control_call *call, void *data)
 	r = lessor_acquire(l, &a.req, leases, &err);
 	if (r < 0)
 		return refuse(call, r, &err);
-	rows = json_array();
-	for (uint32_t i = 0; rows && i < a.req.leases; i++)
-		json_array_append_new(rows, methods_lease_json(l, leases[i]));
-	return control_reply_held(call, json_pack("{s:o}", "leases", rows), -1);
+	return control_reply_held(call, acquired_json(l, leases, a.req.leases, brief), -1);
 }
 
 /* The active lease of that number, if it is the caller's. NULL: answered. */

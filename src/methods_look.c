@@ -237,8 +237,7 @@ int methods_list_sockets(struct control_call *call, void *data)
 
 /* ---- who ---- */
 
-/* RFC 3339, into ms since 1970. 0 or -EINVAL. */
-static int time_parse(const char *s, int64_t *ret_ms)
+int methods_time_parse(const char *s, int64_t *ret_ms)
 {
 	int64_t ms = 0, zone_s = 0, scale = 100;
 	int hours, minutes, n = 0;
@@ -319,7 +318,7 @@ int methods_who(struct control_call *call, void *data)
 		wrong = "address";
 	else if (!k->port)
 		wrong = "port";
-	else if (at && time_parse(at, &at_ms) < 0)
+	else if (at && methods_time_parse(at, &at_ms) < 0)
 		wrong = "at";
 	if (wrong) {
 		look_free(k);

@@ -36,6 +36,12 @@ enum accepts {
 	NAME = 1 << 17,
 	LABEL = 1 << 18,
 	ID = 1 << 19,
+	KIND = 1 << 20,
+	NETNS = 1 << 21,
+	WHITHER = 1 << 22,
+	SINCE = 1 << 23,
+	LIMIT = 1 << 24,
+	FOLLOW = 1 << 25,
 };
 
 #define WHERE (POOL | TAG | ADDRESS)
@@ -50,6 +56,8 @@ static const struct options_command commands[] = {
 	  POOL | PROTO | CLIENT | PORT, "tcp|udp|icmp" },
 	{ "sockets", cmd_sockets, "local sockets on shared addresses", POOL | PROTO | PORT,
 	  "tcp|udp" },
+	{ "collisions", cmd_collisions, "sockets whose port another user of the address has",
+	  KIND | PROTO | NETNS | WHITHER | SINCE | LIMIT | FOLLOW, "tcp|udp" },
 	{ "drops", cmd_drops, "how many packets were dropped, and why" },
 	{ "acquire", cmd_acquire, "take ports, and print the lease",
 	  WHERE | PROTO | PORT | EXCLUSIVE | COUNT | LEASES | ALIGN | PARITY | TTL | UNTIL | NAME |
@@ -88,6 +96,13 @@ enum {
 	OPT_NAME,
 	OPT_LABEL,
 	OPT_ID,
+	OPT_KIND,
+	OPT_NETNS,
+	OPT_IN_SLICE,
+	OPT_ESCAPED,
+	OPT_SINCE,
+	OPT_LIMIT,
+	OPT_FOLLOW,
 };
 
 static const struct option options[] = {
@@ -117,6 +132,13 @@ static const struct option options[] = {
 	{ "name", required_argument, NULL, OPT_NAME },
 	{ "label", required_argument, NULL, OPT_LABEL },
 	{ "id", required_argument, NULL, OPT_ID },
+	{ "kind", required_argument, NULL, OPT_KIND },
+	{ "netns", required_argument, NULL, OPT_NETNS },
+	{ "in-slice", no_argument, NULL, OPT_IN_SLICE },
+	{ "escaped", no_argument, NULL, OPT_ESCAPED },
+	{ "since", required_argument, NULL, OPT_SINCE },
+	{ "limit", required_argument, NULL, OPT_LIMIT },
+	{ "follow", no_argument, NULL, OPT_FOLLOW },
 	{ 0 },
 };
 
@@ -151,6 +173,13 @@ static const struct {
 	{ OPT_NAME, NAME, "--name TEXT", NULL, "for people: `sluice leases` shows it" },
 	{ OPT_LABEL, LABEL, "--label KEY=VALUE", NULL, "likewise, for programs; again for more" },
 	{ OPT_ID, ID, "--id ID", NULL, "through this lease, instead of a new one" },
+	{ OPT_KIND, KIND, "--kind rewrite|risk", "only what happened, or what is about to" },
+	{ OPT_NETNS, NETNS, "--netns NAME", "only in this namespace; \"\": the daemon's own" },
+	{ OPT_IN_SLICE, WHITHER, "--in-slice", "only those whose wire port this machine holds" },
+	{ OPT_ESCAPED, WHITHER, "--escaped", "only those whose wire port it does not hold" },
+	{ OPT_SINCE, SINCE, "--since TIME", "not before, such as 2026-11-24T10:00:00Z" },
+	{ OPT_LIMIT, LIMIT, "--limit N", "at most so many, the latest" },
+	{ OPT_FOLLOW, FOLLOW, "--follow", "those that come from now on, until interrupted" },
 	{ 'f', CONFIG, "-f, --file FILE", "the configuration" },
 };
 
@@ -372,6 +401,16 @@ static bool set_until(const char *text, struct cmd_request *req)
 	return false;
 }
 
+static bool set_whither(int in_slice, struct cmd *cmd)
+{
+	if (cmd->in_slice == -in_slice) {
+		cmd_say("--in-slice and --escaped exclude each other");
+		return false;
+	}
+	cmd->in_slice = in_slice;
+	return true;
+}
+
 /* ---- parsing ---- */
 
 /* What getopt_long() did not like. argv is what it looked at. */
@@ -416,6 +455,23 @@ static bool take_owned(int opt, const char *arg, struct options *o)
 	case OPT_AT:
 		o->cmd.at = arg;
 		return true;
+	case OPT_KIND:
+		o->cmd.kind = arg;
+		return word("--kind", arg, "rewrite|risk");
+	case OPT_NETNS:
+		o->cmd.netns = arg;
+		return is_text("--netns", arg);
+	case OPT_IN_SLICE:
+		return set_whither(1, &o->cmd);
+	case OPT_ESCAPED:
+		return set_whither(-1, &o->cmd);
+	case OPT_SINCE:
+		o->cmd.since = arg;
+		return true;
+	case OPT_LIMIT:
+		return number("--limit", arg, 1, INT_MAX, &o->cmd.limit);
+	case OPT_FOLLOW:
+		return o->cmd.follow = true;
 	case OPT_TAG:
 		return add_tag(arg, req);
 	case OPT_ADDRESS:

@@ -4,20 +4,21 @@
  * source of events be dealt with by the module that owns it. When the engine says that its memory and the maps may differ
  * (-EIO), everything is closed and started again; pins and traffic do not notice.
  */
-#include <cap-ng.h>
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "cgroup.h"
 #include "clock.h"
+#include "collide.h"
+#include "collisions.h"
 #include "control.h"
 #include "engine.h"
 #include "events.h"
@@ -26,11 +27,17 @@
 #include "log.h"
 #include "methods.h"
 #include "methods_lease.h"
+#include "metrics.h"
+#include "metrics_gather.h"
+#include "privs.h"
+#include "store_collision.h"
+#include "watch.h"
+#include "watchonly.h"
 
 #define EXIT_USAGE   1
 #define EXIT_FAILED  2
-#define FILES_MAX    65536
 #define SAY_AGAIN_NS (10000 * NS_PER_MS)
+#define GATHER_MS    1
 
 enum source {
 	SOURCE_SIGNAL,
@@ -38,6 +45,9 @@ enum source {
 	SOURCE_LINKS,
 	SOURCE_EVENTS,
 	SOURCE_ENDED,
+	SOURCE_STORED,
+	SOURCE_WATCH,
+	SOURCE_METRICS,
 };
 
 enum outcome {
@@ -51,9 +61,15 @@ struct daemon {
 	struct control *control;
 	struct events events;
 	struct methods methods;
+	struct watcher *
+		watcher; /* outlives the engine: entering namespaces takes a right that is gone later. NULL: nothing is watched */
+	struct collisions collisions;
+	struct metrics *metrics; /* outlives the engine, and keeps its socket */
 	int epoll_fd;
 	int signal_fd;
 	uint64_t full_said_ns; /* when a failed commit was last logged */
+	uint64_t seal;         /* of the answers that wait for the commit under way */
+	uint64_t stored;       /* seal of those that a reload has had stored; 0: there was none */
 	enum outcome outcome;
 };
 
@@ -76,6 +92,66 @@ static void on_lease(void *arg, enum lease_verb verb, const struct lease *lease)
 		control_publish(d->control, methods_lease_event(d->engine->lessor, verb, lease));
 }
 
+/* The watcher or the data plane found one. */
+static void on_collision(void *arg, const struct collision *c)
+{
+	struct daemon *d = arg;
+
+	collisions_add(&d->collisions, c);
+}
+
+/* Somebody asks for metrics. */
+static void on_gather(void *arg, uint64_t now_ns, struct metrics_text *t)
+{
+	const struct daemon *d = arg;
+	const struct metrics_sources s = { .engine = d->engine,
+					   .store = d->engine->store,
+					   .collisions = &d->collisions,
+					   .watcher = d->watcher };
+
+	metrics_gather(&s, now_ns, t);
+}
+
+static int addr_order(const void *a, const void *b)
+{
+	return addr_cmp(a, b);
+}
+
+/* The watcher looks at the addresses of the pools, and knows what is ours of their ports. */
+static int tell_watcher(struct daemon *d, struct errtext *err)
+{
+	const struct config *c = d->engine->config;
+	const struct hold_table *h = &d->engine->holds;
+	struct range *slices;
+	struct addr *addrs;
+	size_t n = 0;
+	int r;
+
+	if (!d->watcher)
+		return 0;
+	for (size_t i = 0; i < c->n_pools; i++)
+		n += c->pools[i].n_addresses;
+	addrs = calloc(n, sizeof(*addrs));
+	slices = calloc(h->n ? h->n : 1, sizeof(*slices));
+	if (!addrs || !slices) {
+		free(addrs);
+		free(slices);
+		return errtext_set(err, ENOMEM, "out of memory");
+	}
+	n = 0;
+	for (size_t i = 0; i < c->n_pools; i++)
+		for (size_t k = 0; k < c->pools[i].n_addresses; k++)
+			addrs[n++] = c->pools[i].addresses[k];
+	qsort(addrs, n, sizeof(*addrs), addr_order);
+	for (size_t i = 0; i < h->n; i++)
+		slices[i] = h->rows[i].ports;
+	r = watch_addrs(d->watcher, addrs, n, slices, h->n);
+	free(addrs);
+	free(slices);
+	watch_heal(d->watcher, c->watch.heal);
+	return r < 0 ? errtext_set(err, -r, "watch: %s", strerror(-r)) : 0;
+}
+
 static int reload(void *arg, struct errtext *err)
 {
 	struct daemon *d = arg;
@@ -83,23 +159,31 @@ static int reload(void *arg, struct errtext *err)
 	struct errtext group_err = { 0 };
 	int ret = engine_reload(d->engine, err);
 
+	if (!lessor_committing(d->engine->lessor) && !lessor_dirty(d->engine->lessor))
+		d->stored = control_seal(d->control);
 	if (ret == -EIO)
 		d->outcome = RESTART;
-	if (ret < 0)
+	if (ret < 0) {
+		metrics_cancel(d->metrics);
 		return ret;
+	}
+	metrics_commit(d->metrics);
 	c = d->engine->config;
 	rate_set(&d->events.icmp_rate, c->icmp_rate, c->icmp_rate);
 	if (control_set_group(d->control, c->access.group, &group_err) < 0)
 		on_note(d, LOG_ERR, "config", group_err.s);
+	if (tell_watcher(d, &group_err) < 0)
+		on_note(d, LOG_ERR, "watch", group_err.s);
 	return 0;
 }
 
-/* A configuration is good only if the control socket can be what it says. At a reload the socket is ours already. */
+/* A configuration is good only if the control socket can be what it says, and at a reload the metrics' too. The control socket is ours already then. */
 static int judge(void *arg, const struct config *c, struct errtext *err)
 {
-	const struct daemon *d = arg;
+	struct daemon *d = arg;
+	int ret = control_check(d->control ? NULL : c->control, c->access.group, err);
 
-	return control_check(d->control ? NULL : c->control, c->access.group, err);
+	return ret < 0 || !d->control ? ret : metrics_prepare(d->metrics, c, err);
 }
 
 static int watch(const struct daemon *d, int fd, enum source source)
@@ -107,19 +191,6 @@ static int watch(const struct daemon *d, int fd, enum source source)
 	struct epoll_event ev = { .events = EPOLLIN, .data.u32 = source };
 
 	return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
-}
-
-/*
- * Keep what the daemon needs from here on: CAP_BPF and CAP_PERFMON to load programs and run the sweep, CAP_NET_ADMIN to
- * attach them and for routes and settings, CAP_NET_RAW to answer clients, CAP_CHOWN for the control socket's group.
- */
-static int drop_capabilities(void)
-{
-	capng_clear(CAPNG_SELECT_BOTH);
-	if (capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET,
-			  CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_NET_RAW, CAP_CHOWN, -1) < 0)
-		return -EPERM;
-	return capng_apply(CAPNG_SELECT_BOTH) < 0 ? -EPERM : 0;
 }
 
 /*
@@ -139,17 +210,45 @@ static void prepare_cgroup(const char *config_path)
 }
 
 /*
- * A descriptor for each client, for each process that holds a lease, and for what clients send along: the usual 1024 are few. At the limit the kernel would drop descriptors that
- * clients send inside our recvmsg(), and closing them there can block.
+ * Open the watcher while we may enter namespaces. Where the configuration names none itself, a machine without connection tracking is no reason not to start.
  */
-static void prepare_files(void)
+static int prepare_watch(struct daemon *d, const char *config_path, struct errtext *err)
 {
-	struct rlimit lim = { FILES_MAX, FILES_MAX };
+	struct watch_opts wo = { .tell = on_collision, .note = on_note, .arg = d };
+	struct config *c = NULL;
+	int r = config_load(config_path, &c, err);
 
-	if (setrlimit(RLIMIT_NOFILE, &lim) == 0 || getrlimit(RLIMIT_NOFILE, &lim) < 0)
-		return;
-	lim.rlim_cur = lim.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &lim);
+	if (r < 0)
+		return 0; /* told by the engine, which meets it again */
+	wo.netns = c->watch.netns;
+	wo.n_netns = c->watch.n_netns;
+	wo.buffer = c->watch.buffer;
+	wo.sources = c->watch.sources;
+	wo.heal = c->watch.heal;
+	r = wo.n_netns ? watch_open(&wo, &d->watcher, err) : 0;
+	if (r < 0 && !c->watch.on) {
+		log_notice("conntrack is not watched: %s", err->s);
+		r = 0;
+	}
+	config_free(c);
+	return r;
+}
+
+static int told_before(const struct collision *c, void *arg)
+{
+	watch_told(arg, c);
+	return 0;
+}
+
+/* What the store has is not told again when the watcher finds it. */
+static int recall(struct daemon *d, struct errtext *err)
+{
+	struct store_collision_filter latest = { .max = COLLIDE_RECENT_MAX };
+
+	d->collisions.store = d->engine->store;
+	return d->watcher ? store_collisions_list(d->engine->store, &latest, told_before,
+						  d->watcher, err)
+			  : 0;
 }
 
 static void stop(struct daemon *d)
@@ -157,6 +256,8 @@ static void stop(struct daemon *d)
 	/* Listings hold cursors into the data plane: the socket goes first. */
 	control_close(d->control);
 	d->control = NULL;
+	d->collisions.control = NULL;
+	d->collisions.store = NULL;
 	events_done(&d->events);
 	engine_close(d->engine);
 	d->engine = NULL;
@@ -184,12 +285,21 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 			 "answer");
 	co.path = d->engine->config->control;
 	co.group = d->engine->config->access.group;
-	d->methods = (struct methods){ .engine = d->engine, .reload = reload, .reload_arg = d };
+	d->methods = (struct methods){ .engine = d->engine,
+				       .reload = reload,
+				       .reload_arg = d,
+				       .collisions = &d->collisions,
+				       .watcher = d->watcher };
+	if ((ret = recall(d, err)) < 0 || (ret = tell_watcher(d, err)) < 0)
+		return ret;
 	ret = control_open(&co, &d->control, err);
 	if (ret < 0)
 		return ret;
 	d->methods.control = d->control;
 	d->events.control = d->control;
+	d->events.collisions = &d->collisions;
+	d->collisions.control = d->control;
+	metrics_start(d->metrics, d->engine->config);
 	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->epoll_fd < 0)
 		return errtext_set(err, errno, "epoll_create1: %m");
@@ -197,7 +307,10 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 	    (ret = watch(d, control_fd(d->control), SOURCE_CONTROL)) < 0 ||
 	    (ret = watch(d, engine_links_fd(d->engine), SOURCE_LINKS)) < 0 ||
 	    (ret = watch(d, dp_events_fd(d->engine->dp), SOURCE_EVENTS)) < 0 ||
-	    (ret = watch(d, lessor_fd(d->engine->lessor), SOURCE_ENDED)) < 0)
+	    (ret = watch(d, lessor_fd(d->engine->lessor), SOURCE_ENDED)) < 0 ||
+	    (ret = watch(d, store_commit_fd(d->engine->store), SOURCE_STORED)) < 0 ||
+	    (ret = watch(d, metrics_fd(d->metrics), SOURCE_METRICS)) < 0 ||
+	    (d->watcher && (ret = watch(d, watch_fd(d->watcher), SOURCE_WATCH)) < 0))
 		return errtext_set(err, -ret, "epoll_ctl: %s", strerror(-ret));
 	FAULT_POINT("sluiced.started");
 	log_notice("sluiced %s on machine %s: %zu slices held, control socket %s", SLUICE_VERSION,
@@ -243,38 +356,111 @@ static int handle(struct daemon *d, enum source source, struct errtext *err)
 	case SOURCE_ENDED:
 		lessor_ended(d->engine->lessor);
 		break;
+	case SOURCE_STORED:
+		break; /* settle() comes after every turn */
+	case SOURCE_WATCH:
+		watch_ready(d->watcher, clock_boot_ns());
+		break;
+	case SOURCE_METRICS:
+		metrics_ready(d->metrics, clock_boot_ns());
+		break;
 	}
 	return ret;
 }
 
-/*
- * What the turn did to leases goes to the disk in one transaction, and then the answers leave. If it can't be stored, nothing has happened, and the callers are told so.
- */
-static int settle(struct daemon *d, struct errtext *err)
+/* What could not be stored has not happened, and whoever waits for an answer is told so. */
+static void settle_undone(struct daemon *d, const struct errtext *why)
 {
-	int ret = engine_commit(d->engine, err);
-
 	/* A full disk is the same news for every caller. */
-	if (ret < 0 && ret != -EIO && clock_boot_ns() - d->full_said_ns > SAY_AGAIN_NS) {
-		on_note(d, LOG_ERR, "store", err->s);
+	if (clock_boot_ns() - d->full_said_ns > SAY_AGAIN_NS) {
+		on_note(d, LOG_ERR, "store", why->s);
 		d->full_said_ns = clock_boot_ns();
 	}
-	if (control_holding(d->control))
-		control_settle(d->control, ret == 0, err->s);
+	control_settle(d->control, false, why->s);
+}
+
+/*
+ * What the turn did to leases goes to the disk in one transaction, and then the answers leave. The next turn goes on meanwhile; its own transaction
+ * begins when this one has ended. wait: bring everything to its end.
+ */
+static int settle(struct daemon *d, bool wait, struct errtext *err)
+{
+	struct lessor *l = d->engine->lessor;
+	struct errtext why;
+	uint64_t seal;
+	bool ended;
+	int ret = 0;
+
+	/* In a reload, which has to have everything stored before. */
+	if (lessor_undone(l, &why)) {
+		settle_undone(d, &why);
+		d->stored = 0;
+		return 0;
+	}
+	if (d->stored)
+		control_settle_sealed(d->control, d->stored);
+	d->stored = 0;
+	do {
+		ended = lessor_committing(l);
+		seal = d->seal;
+		if (ended) {
+			if (!wait && !lessor_commit_done(l))
+				return 0;
+			ret = lessor_commit_end(l, err);
+			ended = !ret;
+		}
+		if (!ret && lessor_dirty(l)) {
+			ret = lessor_commit_begin(l, err);
+			d->seal = control_seal(d->control);
+		}
+		/* After the disk has something to do: it takes a while, since those who are answered run at once. */
+		if (ended)
+			control_settle_sealed(d->control, seal);
+	} while (!ret && wait && lessor_committing(l));
+	if (ret == -EIO)
+		control_settle(d->control, false, err->s);
+	else if (lessor_undone(l, &why))
+		settle_undone(d, &why);
+	else if (!lessor_committing(l) && control_holding(d->control))
+		control_settle(d->control, true, NULL); /* nothing of theirs had to be stored */
 	return ret == -EIO ? ret : 0;
+}
+
+/*
+ * Calls are cheapest by the dozen: while a commit is under way, let them come together until it has ended, or for GATHER_MS. What was decided
+ * meanwhile is on its way to the disk before they are looked at.
+ */
+static int gather(struct daemon *d, struct errtext *err)
+{
+	struct pollfd p = { .fd = store_commit_fd(d->engine->store), .events = POLLIN };
+
+	if (!lessor_committing(d->engine->lessor))
+		return 0;
+	poll(&p, 1, GATHER_MS);
+	return settle(d, false, err);
 }
 
 /* Until told to stop, or until something is wrong that only a new start mends. */
 static enum outcome run(struct daemon *d, struct errtext *err)
 {
 	struct epoll_event evs[8];
-	uint64_t next_ns, now_ns;
+	uint64_t next_ns, other_ns, now_ns;
 	int n;
 
 	d->outcome = GO_ON;
 	while (d->outcome == GO_ON) {
 		now_ns = clock_boot_ns();
 		if (engine_tick(d->engine, now_ns, &next_ns, err) < 0)
+			return RESTART;
+		if (d->watcher) {
+			watch_tick(d->watcher, now_ns, &other_ns);
+			if (other_ns < next_ns)
+				next_ns = other_ns;
+		}
+		metrics_tick(d->metrics, now_ns, &other_ns);
+		if (other_ns < next_ns)
+			next_ns = other_ns;
+		if (gather(d, err) < 0)
 			return RESTART;
 		now_ns = clock_boot_ns();
 		/* Rounded up, or the last millisecond would be spent spinning. */
@@ -283,8 +469,10 @@ static enum outcome run(struct daemon *d, struct errtext *err)
 		for (int i = 0; i < n && d->outcome == GO_ON; i++)
 			if (handle(d, evs[i].data.u32, err) < 0)
 				return RESTART;
-		if (settle(d, err) < 0)
+		if (settle(d, d->outcome == STOP || lessor_quiet_wanted(d->engine->lessor), err) <
+		    0)
 			return RESTART;
+		collisions_settle(&d->collisions, clock_boot_ns());
 	}
 	return d->outcome;
 }
@@ -293,6 +481,7 @@ static int daemon_main(const struct engine_opts *base)
 {
 	struct daemon d = { .epoll_fd = -1, .signal_fd = -1, .events.icmp_fd = -1 };
 	struct engine_opts opts = *base;
+	struct metrics_opts metrics_opts = { .gather = on_gather, .note = on_note, .arg = &d };
 	struct errtext err = { 0 };
 	enum outcome outcome;
 	sigset_t mask;
@@ -314,9 +503,17 @@ static int daemon_main(const struct engine_opts *base)
 	opts.tell = on_lease;
 	opts.judge = judge;
 	opts.judge_arg = &d;
+	collisions_init(&d.collisions, clock_boot_ns());
 	prepare_cgroup(opts.config_path);
-	prepare_files();
-	if (drop_capabilities() < 0)
+	privs_files();
+	if (prepare_watch(&d, opts.config_path, &err) < 0 ||
+	    metrics_open(&metrics_opts, &d.metrics, &err) < 0) {
+		log_err("%s", err.s);
+		watch_close(d.watcher);
+		close(d.signal_fd);
+		return EXIT_FAILED;
+	}
+	if (privs_drop(false) < 0)
 		log_warn("capabilities could not be dropped");
 	do {
 		ret = start(&d, &opts, &err);
@@ -331,6 +528,9 @@ static int daemon_main(const struct engine_opts *base)
 				err.s[0] ? err.s : "lost track");
 		stop(&d);
 	} while (outcome == RESTART);
+	watch_close(d.watcher);
+	metrics_close(d.metrics);
+	collisions_done(&d.collisions);
 	close(d.signal_fd);
 	if (!ret)
 		log_notice("stopped; traffic goes on until the slices' deadlines");
@@ -347,6 +547,8 @@ static int check_main(const char *path)
 	int ret;
 
 	ret = config_load(path, &c, &err);
+	if (!ret)
+		ret = config_need_pools(c, &err);
 	if (!ret)
 		ret = control_check(NULL, c->access.group, &err);
 	if (!ret)
@@ -380,6 +582,7 @@ static int teardown_main(const char *path)
 
 static const char usage[] =
 	"Usage: sluiced [-f FILE] [-d] [-v] [--no-tcx]\n"
+	"       sluiced --watch-only [-f FILE] [-d] [-v]\n"
 	"       sluiced -n [-f FILE]\n"
 	"       sluiced --teardown [-f FILE]\n"
 	"\n"
@@ -390,6 +593,8 @@ static const char usage[] =
 	"  -n, --check        read and judge the configuration, change nothing\n"
 	"  -d, --debug        log to stderr\n"
 	"  -v, --verbose      log more\n"
+	"      --watch-only   hold and program nothing, only watch conntrack rewrite sockets' "
+	"ports\n"
 	"      --no-tcx       attach by clsact even where the kernel has TCX\n"
 	"      --teardown     take programs, pins, routes and changed settings off this host; ends "
 	"all flows\n"
@@ -399,12 +604,13 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-	enum { OPT_TEARDOWN = 256, OPT_HELP, OPT_VERSION, OPT_NO_TCX };
+	enum { OPT_TEARDOWN = 256, OPT_HELP, OPT_VERSION, OPT_NO_TCX, OPT_WATCH_ONLY };
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'f' },
 		{ "check", no_argument, NULL, 'n' },
 		{ "debug", no_argument, NULL, 'd' },
 		{ "verbose", no_argument, NULL, 'v' },
+		{ "watch-only", no_argument, NULL, OPT_WATCH_ONLY },
 		{ "no-tcx", no_argument, NULL, OPT_NO_TCX },
 		{ "teardown", no_argument, NULL, OPT_TEARDOWN },
 		{ "help", no_argument, NULL, OPT_HELP },
@@ -412,7 +618,7 @@ int main(int argc, char **argv)
 		{ 0 },
 	};
 	struct engine_opts opts = { .config_path = CONFIG_PATH_DEFAULT };
-	bool check = false, debug = false, verbose = false, teardown = false;
+	bool check = false, debug = false, verbose = false, teardown = false, watch_only = false;
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "f:ndv", options, NULL)) != -1) {
@@ -432,6 +638,9 @@ int main(int argc, char **argv)
 		case OPT_NO_TCX:
 			opts.force_clsact = true;
 			break;
+		case OPT_WATCH_ONLY:
+			watch_only = true;
+			break;
 		case OPT_TEARDOWN:
 			teardown = true;
 			break;
@@ -446,14 +655,17 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	if (optind < argc || (check && teardown)) {
+	if (optind < argc || check + teardown + watch_only > 1) {
 		fputs(optind < argc ? "sluiced takes no arguments. Try sluiced --help.\n"
-				    : "-n and --teardown exclude each other. Try sluiced --help.\n",
+				    : "-n, --watch-only and --teardown exclude each other. Try "
+				      "sluiced --help.\n",
 		      stderr);
 		return EXIT_USAGE;
 	}
 	if (check)
 		return check_main(opts.config_path);
 	log_open("sluiced", debug || teardown, verbose);
+	if (watch_only)
+		return watchonly_main(opts.config_path);
 	return teardown ? teardown_main(opts.config_path) : daemon_main(&opts);
 }

@@ -49,6 +49,8 @@ struct sockdiag {
 /* What a dump is about. */
 struct wish {
 	enum sluice_l4 l4;
+	uint32_t states;
+	uint16_t lport;           /* 0: any */
 	const struct addr *addrs; /* sorted */
 	size_t n;
 	int (*fn)(const struct sockdiag_sock *s, void *arg);
@@ -269,6 +271,7 @@ static int family_dump(struct sockdiag *d, int family, const struct wish *w, int
 {
 	char code[FILTER_ADDRS * FILTER_STEP];
 	const struct addr *some[FILTER_ADDRS];
+	struct inet_diag_req_v2 *req;
 	struct nlmsghdr *nlh;
 	size_t n = 0;
 	int r;
@@ -283,18 +286,23 @@ static int family_dump(struct sockdiag *d, int family, const struct wish *w, int
 	}
 	if (w->n && !n)
 		return 0;
-	nlh = request_begin(d, w->l4, family, ~0U);
+	nlh = request_begin(d, w->l4, family, w->states);
+	req = mnl_nlmsg_get_payload(nlh);
+	req->id.idiag_sport = htons(w->lport);
 	if (n && n <= FILTER_ADDRS)
 		mnl_attr_put(nlh, INET_DIAG_REQ_BYTECODE, filter_addrs(code, some, n), code);
 	r = request_send(d, nlh);
 	return r ? r : answers_read(d, w, ret_stop);
 }
 
-int sockdiag_dump(struct sockdiag *d, enum sluice_l4 l4, const struct addr *addrs, size_t n,
-		  int (*fn)(const struct sockdiag_sock *s, void *arg), void *arg,
-		  struct errtext *err)
+int sockdiag_dump_states(struct sockdiag *d, enum sluice_l4 l4, uint32_t states, uint16_t lport,
+			 const struct addr *addrs, size_t n,
+			 int (*fn)(const struct sockdiag_sock *s, void *arg), void *arg,
+			 struct errtext *err)
 {
-	struct wish w = { .l4 = l4, .n = n, .fn = fn, .arg = arg };
+	struct wish w = {
+		.l4 = l4, .states = states, .lport = lport, .n = n, .fn = fn, .arg = arg
+	};
 	struct addr *sorted = NULL;
 	int r, stop = 0;
 
@@ -317,6 +325,149 @@ int sockdiag_dump(struct sockdiag *d, enum sluice_l4 l4, const struct addr *addr
 	if (stop)
 		return stop;
 	return r ? dump_fail(err, l4, r) : 0;
+}
+
+int sockdiag_dump(struct sockdiag *d, enum sluice_l4 l4, const struct addr *addrs, size_t n,
+		  int (*fn)(const struct sockdiag_sock *s, void *arg), void *arg,
+		  struct errtext *err)
+{
+	return sockdiag_dump_states(d, l4, ~0U, 0, addrs, n, fn, arg, err);
+}
+
+/* One socket */
+
+static bool is_wildcard(const struct addr *a)
+{
+	static const struct addr none;
+
+	return !addr_cmp(a, &none);
+}
+
+static void words_of(int family, const struct addr *a, uint32_t words[4])
+{
+	uint32_t v4 = addr_is_v4(a) ? addr_v4(a) : 0;
+
+	if (family == AF_INET6)
+		memcpy(words, a->b, sizeof(a->b));
+	else
+		words[0] = v4;
+}
+
+/* Where a socket stands, as the kernel wants it. The look-up of UDP takes the packet's source and destination, all others the socket's own. */
+static void place_put(struct inet_diag_req_v2 *req, const struct addr *local, uint16_t lport,
+		      const struct addr *remote, uint16_t rport, bool swapped)
+{
+	struct inet_diag_sockid *id = &req->id;
+
+	words_of(req->sdiag_family, local, swapped ? id->idiag_dst : id->idiag_src);
+	words_of(req->sdiag_family, remote, swapped ? id->idiag_src : id->idiag_dst);
+	id->idiag_sport = htons(swapped ? rport : lport);
+	id->idiag_dport = htons(swapped ? lport : rport);
+}
+
+static int family_of(const struct addr *local, const struct addr *remote)
+{
+	return (addr_is_v4(local) || is_wildcard(local)) &&
+			       (addr_is_v4(remote) || is_wildcard(remote))
+		       ? AF_INET
+		       : AF_INET6;
+}
+
+/*
+ * The one answer to the request in d->buf. The kernel has worked by the time it was sent, so nothing is waited for. 0 with *ret_nlh; the error in a message of that kind.
+ */
+static int answer_read(struct sockdiag *d, const struct nlmsghdr **ret_nlh)
+{
+	for (;;) {
+		ssize_t got = recv(mnl_socket_get_fd(d->nl), d->buf, sizeof(d->buf), MSG_DONTWAIT);
+		const struct nlmsghdr *nlh = (const struct nlmsghdr *)d->buf;
+		bool end = false;
+		int r;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return errno == EAGAIN ? -EIO : -errno;
+		/* One of an earlier request that failed half way. */
+		if (!mnl_nlmsg_ok(nlh, (int)got) || nlh->nlmsg_seq != d->seq ||
+		    !mnl_nlmsg_portid_ok(nlh, d->portid))
+			continue;
+		r = end_parse(nlh, &end);
+		if (!r)
+			*ret_nlh = nlh;
+		return r;
+	}
+}
+
+static int one_ask(struct sockdiag *d, struct nlmsghdr *nlh, const struct nlmsghdr **ret_nlh)
+{
+	if (mnl_socket_sendto(d->nl, nlh, nlh->nlmsg_len) < 0)
+		return -errno;
+	return answer_read(d, ret_nlh);
+}
+
+/* A dump that failed half way would go on between the answers. */
+static int one_begin(struct sockdiag *d)
+{
+	int r = d->running ? answers_read(d, NULL, NULL) : 0;
+
+	return d->running ? r : 0;
+}
+
+int sockdiag_find(struct sockdiag *d, enum sluice_l4 l4, const struct addr *local, uint16_t lport,
+		  const struct addr *remote, uint16_t rport, uint32_t ifindex,
+		  struct sockdiag_sock *ret)
+{
+	const struct nlmsghdr *answer;
+	struct inet_diag_req_v2 *req;
+	struct nlmsghdr *nlh;
+	int r;
+
+	assert((l4 == SLUICE_TCP || l4 == SLUICE_UDP) && !d->calling);
+	r = one_begin(d);
+	if (r)
+		return r;
+	nlh = request_begin(d, l4, family_of(local, remote), ~0U);
+	nlh->nlmsg_flags = NLM_F_REQUEST;
+	req = mnl_nlmsg_get_payload(nlh);
+	place_put(req, local, lport, remote, rport, l4 == SLUICE_UDP);
+	req->id.idiag_if = ifindex;
+	memset(req->id.idiag_cookie, 0xff, sizeof(req->id.idiag_cookie));
+	r = one_ask(d, nlh, &answer);
+	if (r)
+		return r;
+	if (answer->nlmsg_type != SOCK_DIAG_BY_FAMILY || !sock_parse(answer, l4, ret))
+		return -EBADMSG;
+	return 0;
+}
+
+static int family_destroy(struct sockdiag *d, int family, const struct sockdiag_sock *s)
+{
+	struct nlmsghdr *nlh = request_begin(d, s->l4, family, ~0U);
+	struct inet_diag_req_v2 *req = mnl_nlmsg_get_payload(nlh);
+	const struct nlmsghdr *answer;
+	int r;
+
+	nlh->nlmsg_type = SOCK_DESTROY;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	place_put(req, &s->local, s->lport, &s->remote, s->rport, false);
+	req->id.idiag_if = s->ifindex;
+	req->id.idiag_cookie[0] = (uint32_t)s->cookie;
+	req->id.idiag_cookie[1] = (uint32_t)(s->cookie >> 32);
+	r = one_ask(d, nlh, &answer);
+	return r == -ESTALE ? -ENOENT : r;
+}
+
+int sockdiag_destroy(struct sockdiag *d, const struct sockdiag_sock *s)
+{
+	int family = family_of(&s->local, &s->remote), r = one_begin(d);
+
+	if (!r)
+		r = family_destroy(d, family, s);
+	/* On the wildcard of IPv6 only. */
+	if (r == -ENOENT && family == AF_INET && is_wildcard(&s->local) && is_wildcard(&s->remote))
+		r = family_destroy(d, AF_INET6, s);
+	return r;
 }
 
 /* Opening */

@@ -2,7 +2,7 @@
 /*
  * The kernel's socket tables, read by sock_diag over libmnl (sock_diag(7), linux/inet_diag.h): which sockets stand on which local ports. TCP in every
  * state, TIME_WAIT and bound-only (BOUND_INACTIVE, kernel 6.8 on; sockdiag_sees_bound() tells) included; UDP bound and connected; IPv4 and IPv6. libmnl
- * appears here and nowhere else.
+ * appears here and nowhere else for sockets.
  */
 #ifndef SOCKDIAG_H
 #define SOCKDIAG_H
@@ -45,6 +45,29 @@ bool sockdiag_sees_bound(const struct sockdiag *d);
 int sockdiag_dump(struct sockdiag *d, enum sluice_l4 l4, const struct addr *addrs, size_t n,
 		  int (*fn)(const struct sockdiag_sock *s, void *arg), void *arg,
 		  struct errtext *err);
+
+/* As sockdiag_dump(); only sockets in one of these states are told (bits 1U << state), and on this local port (0: any). */
+int sockdiag_dump_states(struct sockdiag *d, enum sluice_l4 l4, uint32_t states, uint16_t lport,
+			 const struct addr *addrs, size_t n,
+			 int (*fn)(const struct sockdiag_sock *s, void *arg), void *arg,
+			 struct errtext *err);
+
+/*
+ * One socket, by its place: the one that the kernel would give a packet to which comes for local:lport from remote:rport. One request, no dump. TCP: the connection, TIME_WAIT and
+ * those half open too, else the listener. UDP: the connected one, else one on the address, else one on the wildcard; of a SO_REUSEPORT group any. An sk_lookup program has
+ * its say for those that are not connected. local all zero: only sockets on the wildcard address. A socket that is bound to a device (or VRF) is found only with that device as
+ * ifindex, and then others are too. IPv6 sockets that use IPv4 are found by their IPv4 addresses.
+ * 0; -ENOENT; -errno.
+ */
+int sockdiag_find(struct sockdiag *d, enum sluice_l4 l4, const struct addr *local, uint16_t lport,
+		  const struct addr *remote, uint16_t rport, uint32_t ifindex,
+		  struct sockdiag_sock *ret);
+
+/*
+ * Abort a socket (SOCK_DESTROY): its program gets ECONNABORTED, a TCP peer a RST. Needs CAP_NET_ADMIN. -ENOENT: there is none there, or another one (cookie);
+ * -EOPNOTSUPP: the kernel was built without CONFIG_INET_DIAG_DESTROY; -EPERM; -errno.
+ */
+int sockdiag_destroy(struct sockdiag *d, const struct sockdiag_sock *s);
 
 /* "established", "time-wait", "bound" ...: as ss(8) writes them. */
 const char *sockdiag_state_name(uint8_t state);

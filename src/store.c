@@ -284,6 +284,8 @@ static int store_open_in(struct store *s, const char *dir, const char *machine,
 		r = db_ready(s, err);
 	if (!r)
 		r = store_lease_begin(s, err);
+	if (!r)
+		r = store_worker_open(s, err);
 	return r;
 }
 
@@ -296,8 +298,10 @@ int store_open_with(const char *dir, const char *machine, const struct store_opt
 	if (!s)
 		return errtext_set(err, ENOMEM, "out of memory");
 	s->lock_fd = -1;
+	s->worker.fd = -1;
 	s->log_max = o->log_max;
 	s->lease_log_max = o->lease_log_max;
+	s->collision_max = o->collision_max;
 	if (asprintf(&s->path, "%s/" STORE_FILE, dir) < 0) {
 		free(s);
 		return errtext_set(err, ENOMEM, "out of memory");
@@ -321,6 +325,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
+	store_worker_close(s);
 	store_stmt_finalize(s);
 	db_close(s);
 	fd_close(&s->lock_fd);

@@ -40,7 +40,7 @@ struct store;
 int store_open(const char *dir, const char *machine, struct store **ret, struct errtext *err);
 void store_close(struct store *s); /* NULL is fine */
 
-bool store_must_reopen(const struct store *s);
+bool store_must_reopen(struct store *s);
 
 /* The holds, and the first epoch that was never given out. *ret must be an empty table; hold_table_done() it. */
 int store_load_holds(struct store *s, struct hold_table *ret, uint32_t *ret_next_epoch,
@@ -61,6 +61,26 @@ struct store_batch {
  * what the store holds, or its epochs or lease ids were given out before.
  */
 int store_commit(struct store *s, const struct store_batch *b, struct errtext *err);
+
+/*
+ * The same in a thread of the store's, so that the caller can go on meanwhile; one at a time. b, and what it points to, must stay as they are
+ * until store_commit_end(), which waits for the end and says what came of it; store_commit_done(): without waiting, has it come to its end?
+ * store_commit_fd() is readable from then until store_commit_end(). Every other call of the store waits for that end first, and then finds what
+ * the commit has left; but store_must_reopen() does not: what goes wrong in a thread shows when it has ended.
+ */
+void store_commit_begin(struct store *s, const struct store_batch *b);
+bool store_commit_done(struct store *s);
+int store_commit_end(struct store *s, struct errtext *err);
+int store_commit_fd(const struct store *s);
+
+/* Transactions that reached the disk since store_open(), by how long they took. May be asked at any time, also while a commit is under way. */
+#define STORE_COMMIT_BOUNDS 13
+extern const uint32_t store_commit_bounds_us[STORE_COMMIT_BOUNDS];
+struct store_stats {
+	uint64_t commits[STORE_COMMIT_BOUNDS + 1]; /* up to that bound; the last: longer */
+	uint64_t commit_ns;                        /* of all together */
+};
+struct store_stats store_stats(const struct store *s);
 
 /*
  * The leases: every active one, then those that ended at cooling_since_ms (UTC) or later, as COOLING, cool_ns 0, the latest
@@ -121,6 +141,7 @@ struct store_options {
 	const char *vfs;        /* SQLite's name of the file system layer; NULL: the default */
 	uint32_t log_max;       /* records of ended holds that are kept, the oldest go */
 	uint32_t lease_log_max; /* likewise of leases */
+	uint32_t collision_max; /* likewise of collisions; 1 at least */
 	uint32_t busy_ms; /* how long a write waits for another process (sqlite3 on the file) */
 };
 

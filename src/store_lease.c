@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fault.h"
+
 #define TRIM_ROWS 1000 /* of a call, which must not keep the daemon for long */
 
 int store_lease_begin(struct store *s, struct errtext *err)
@@ -150,6 +152,9 @@ int store_leases_write(struct store *s, const struct store_batch *b, struct errt
 	struct brief brief = { 0 };
 	int rc, r;
 
+	FAULT_POINT("store.leases");
+	if (fault_fails("store.leases"))
+		return store_fail(s, SQLITE_FULL, "write", err);
 	s->log_change = 0;
 	if (counter < s->next_lease)
 		return errtext_set(err, ESTALE,

@@ -2,11 +2,13 @@
 /*
  * What the parts of the store share: store.c opens and creates the file, store_schema.c knows what is in it and checks it,
  * store_rows.c has the statements, transactions, holds and changes of the host, store_lease.c the leases, store_who.c the
- * question who had a port.
+ * question who had a port, store_collision.c the collisions, store_thread.c commits that go on while the caller does, store_stats.c
+ * how long they take.
  */
 #ifndef STORE_PRIVATE_H
 #define STORE_PRIVATE_H
 
+#include <pthread.h>
 #include <sqlite3.h>
 
 #include "store.h"
@@ -17,6 +19,12 @@
 #define LEASE_FIELDS                                                                      \
 	"pool, addr, first, last, protos, kind, bound, uid, pid, started, comm, cgroup, " \
 	"name, labels, created_ms, ttl_s, expires_ns"
+
+/* A collision's columns but its id, in the order of what is bound and read. */
+#define COLLISION_FIELDS                                                                \
+	"time_ms, kind, source, netns, proto, src, bound, wire, dst, dport, in_slice, " \
+	"resolved, healed, delay_us, pid, uid, inode, cookie, comm, cgroup, owner, "    \
+	"owner_src, owner_sport, owner_dst, owner_dport"
 
 /*
  * Where a record is in the index by port: part (1024 ids), then class, then first port. Class 0 is single ports, 1 blocks of up to 64,
@@ -54,7 +62,27 @@ enum store_stmt {
 	STMT_WHO_PART,
 	STMT_WHO_LOG,
 	STMT_WHO_HOLDS,
+	STMT_COLLISION_ADD,
+	STMT_COLLISION_TRIM,
+	STMT_COLLISIONS,
 	STMT_MAX,
+};
+
+/*
+ * The thread that commits. It has the store from `begun` to `ended`; who else wants it waits for that. So whatever is in struct store belongs to
+ * one thread at a time, and needs no lock of its own.
+ */
+struct store_worker {
+	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t changed;
+	pthread_t thread;
+	bool started;
+	bool closing;
+	enum { WORKER_IDLE, WORKER_BEGUN, WORKER_ENDED } state;
+	const struct store_batch *batch;
+	int result;
+	struct errtext err;
+	int fd; /* an eventfd: readable when ended; -1: none yet */
 };
 
 struct store {
@@ -64,7 +92,11 @@ struct store {
 	int lock_fd; /* -1: not locked */
 	uint32_t log_max;
 	uint32_t lease_log_max;
+	uint32_t collision_max;
 	bool broken;
+	struct store_worker worker;
+	struct store_stats stats; /* atomics: see store_stats.c */
+	uint64_t tx_began_ns;
 	/* Of leases. */
 	uint64_t next_lease; /* as it is in meta */
 	int64_t reboot_ms;   /* opening ended all leases, then; 0: it did not */
@@ -79,6 +111,16 @@ struct store {
  */
 int store_fail(struct store *s, int rc, const char *what, struct errtext *err);
 int store_usable(struct store *s, struct errtext *err);
+/* A transaction has reached the disk. */
+void store_stats_note(struct store *s, uint64_t took_ns);
+
+/* ---- store_thread.c ---- */
+
+int store_worker_open(struct store *s, struct errtext *err);
+/* Ends the thread, when what it is at has ended. */
+void store_worker_close(struct store *s);
+/* Until the thread does not have the store. Returns at once in the thread itself. */
+void store_wait(struct store *s);
 
 /* ---- store_schema.c ---- */
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "fault.h"
 
 static const char *const stmt_sql[STMT_MAX] = {
@@ -71,6 +72,17 @@ static const char *const stmt_sql[STMT_MAX] = {
 		" l.addr = ?1 AND l.first <= ?2 AND l.last >= ?2 AND (?3 = 0 OR"
 		" l.began_ms <= ?3 AND coalesce(l.ended_ms, ?3) >= ?3)"
 		" ORDER BY l.began_ms DESC, l.epoch DESC",
+	[STMT_COLLISION_ADD] =
+		"INSERT INTO collision (" COLLISION_FIELDS ") VALUES (?1, ?2, ?3, ?4,"
+		" ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"
+		" ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
+	/* Ids have no gaps but those that somebody else made. */
+	[STMT_COLLISION_TRIM] =
+		"DELETE FROM collision WHERE id <= (SELECT max(id) FROM collision) - ?1",
+	[STMT_COLLISIONS] = "SELECT id, (time_ms >= ?2 AND (?3 IS NULL OR kind = ?3) AND"
+			    " (?4 IS NULL OR proto = ?4) AND (?5 IS NULL OR netns = ?5) AND"
+			    " (?6 IS NULL OR in_slice = ?6) AND (?7 IS NULL OR uid = ?7)),"
+			    " " COLLISION_FIELDS " FROM collision WHERE id < ?1 ORDER BY id DESC",
 };
 
 /* ---- errors ---- */
@@ -140,14 +152,15 @@ int store_fail(struct store *s, int rc, const char *what, struct errtext *err)
 
 int store_usable(struct store *s, struct errtext *err)
 {
+	store_wait(s);
 	if (!s->broken)
 		return 0;
 	return errtext_set(err, EIO, "store %s failed before and must be opened again", s->path);
 }
 
-bool store_must_reopen(const struct store *s)
+bool store_must_reopen(struct store *s)
 {
-	return s->broken;
+	return store_commit_done(s) && s->broken;
 }
 
 /* ---- statements ---- */
@@ -204,6 +217,7 @@ int store_tx_begin(struct store *s, struct errtext *err)
 	if (r)
 		return r;
 	FAULT_POINT("store.begin");
+	s->tx_began_ns = clock_boot_ns();
 	rc = EXEC(s, STMT_BEGIN);
 	return rc == SQLITE_OK ? 0 : store_fail(s, rc, "begin", err);
 }
@@ -222,6 +236,7 @@ int store_tx_end(struct store *s, int r, struct errtext *err)
 			rc = EXEC(s, STMT_COMMIT);
 		if (rc == SQLITE_OK) {
 			FAULT_POINT("store.committed");
+			store_stats_note(s, clock_boot_ns() - s->tx_began_ns);
 			return 0;
 		}
 		r = store_fail(s, rc, "commit", err);

@@ -15,6 +15,7 @@
 
 #define STORE_LOG_MAX       100000
 #define STORE_LEASE_LOG_MAX 1000000
+#define STORE_COLLISION_MAX 10000
 #define STORE_BUSY_MS       2000
 
 /*
@@ -49,6 +50,9 @@
  * the index for "who had this port": an index by port alone would touch a page for every change. It has a part for every 1024 ids, in
  * which single ports, blocks of up to 64 and longer ones are apart (LEASE_PLACE in store_private.h). Nothing is indexed by time. As
  * with epochs, the first id is the time in seconds.
+ *
+ * Schema 3. collision has the newest ones that were told. Its ids are never used again, whatever is deleted. wire is what the network sees,
+ * owner the other user of it (kind '': not known); delay_us is NULL when it is not known. inode and cookie are as the kernel's 64 bits.
  */
 static const char *const store_migrations[] = {
 	"CREATE TABLE meta ("
@@ -98,6 +102,34 @@ static const char *const store_migrations[] = {
 	"  ended_ms INTEGER NOT NULL,"
 	"  why TEXT NOT NULL," LEASE_COLUMNS ") STRICT;"
 	"CREATE INDEX lease_log_ports ON lease_log (" LEASE_PLACE ");",
+	"CREATE TABLE collision ("
+	"  id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id >= 1),"
+	"  time_ms INTEGER NOT NULL,"
+	"  kind TEXT NOT NULL,"
+	"  source TEXT NOT NULL,"
+	"  netns TEXT NOT NULL,"
+	"  proto TEXT NOT NULL,"
+	"  src BLOB NOT NULL CHECK (length(src) = 16),"
+	"  bound INTEGER NOT NULL CHECK (bound BETWEEN 0 AND 65535),"
+	"  wire INTEGER NOT NULL CHECK (wire BETWEEN 0 AND 65535),"
+	"  dst BLOB NOT NULL CHECK (length(dst) = 16),"
+	"  dport INTEGER NOT NULL CHECK (dport BETWEEN 0 AND 65535),"
+	"  in_slice INTEGER NOT NULL CHECK (in_slice IN (0, 1)),"
+	"  resolved INTEGER NOT NULL CHECK (resolved IN (0, 1)),"
+	"  healed INTEGER NOT NULL CHECK (healed IN (0, 1)),"
+	"  delay_us INTEGER,"
+	"  pid INTEGER NOT NULL,"
+	"  uid INTEGER NOT NULL,"
+	"  inode INTEGER NOT NULL,"
+	"  cookie INTEGER NOT NULL,"
+	"  comm TEXT NOT NULL,"
+	"  cgroup TEXT NOT NULL,"
+	"  owner TEXT NOT NULL,"
+	"  owner_src BLOB NOT NULL CHECK (length(owner_src) = 16),"
+	"  owner_sport INTEGER NOT NULL CHECK (owner_sport BETWEEN 0 AND 65535),"
+	"  owner_dst BLOB NOT NULL CHECK (length(owner_dst) = 16),"
+	"  owner_dport INTEGER NOT NULL CHECK (owner_dport BETWEEN 0 AND 65535)"
+	") STRICT;",
 };
 
 /* True when the records agree: every hold has its open log entry, of the same content, and no others are open. */
@@ -137,6 +169,7 @@ struct store_options store_defaults(void)
 		.n_migrations = sizeof(store_migrations) / sizeof(*store_migrations),
 		.log_max = STORE_LOG_MAX,
 		.lease_log_max = STORE_LEASE_LOG_MAX,
+		.collision_max = STORE_COLLISION_MAX,
 		.busy_ms = STORE_BUSY_MS,
 	};
 }

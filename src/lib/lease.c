@@ -100,6 +100,26 @@ static bool read_lease(json_t *row, int64_t asked_ms, struct sluice_lease *l)
 	return true;
 }
 
+/* The same from a Grant, what was asked for being known. */
+static bool read_grant(json_t *row, const struct sluice_request *req, int64_t asked_ms,
+		       struct sluice_lease *l)
+{
+	const char *pool = json_string_value(json_object_get(row, "pool"));
+	json_int_t id = json_integer_value(json_object_get(row, "id"));
+
+	if (id <= 0 || !pool || strlen(pool) > POOL_NAME_MAX ||
+	    !read_address(json_string_value(json_object_get(row, "address")), l) ||
+	    !read_port(json_object_get(row, "first"), &l->first) ||
+	    !read_port(json_object_get(row, "last"), &l->last) || l->first > l->last)
+		return false;
+	l->id = (uint64_t)id;
+	strcpy(l->pool, pool);
+	l->proto = req->proto ?: SLUICE_PROTO_TCP;
+	l->exclusive = req->exclusive;
+	atomic_store(&l->expires_ms, req->ttl_s ? asked_ms + (int64_t)req->ttl_s * 1000 : NO_LIMIT);
+	return true;
+}
+
 static int say_no_lease(const struct sluice *s, struct errtext *err)
 {
 	return errtext_set(err, EPROTO, "what sluiced at %s says of a lease makes no sense",
@@ -252,8 +272,9 @@ static json_t *request_params(const struct sluice_request *req, unsigned n)
 	    set_text(p, "proto", proto_name(req->proto)) < 0 ||
 	    (req->exclusive && set(p, "exclusive", json_true()) < 0) ||
 	    set_number(p, "port", req->port) < 0 || set_number(p, "ports", req->ports) < 0 ||
-	    set_number(p, "leases", n) < 0 || set_number(p, "align", req->align) < 0 ||
-	    set_text(p, "parity", parity) < 0 || set_number(p, "ttl", req->ttl_s) < 0 ||
+	    set_number(p, "leases", n) < 0 || set(p, "brief", json_true()) < 0 ||
+	    set_number(p, "align", req->align) < 0 || set_text(p, "parity", parity) < 0 ||
+	    set_number(p, "ttl", req->ttl_s) < 0 ||
 	    set_text(p, "until", untils[req->lifetime]) < 0 ||
 	    (req->lifetime == SLUICE_UNTIL_PID && set_number(p, "pid", (unsigned)req->pid) < 0) ||
 	    set_text(p, "name", req->name) < 0 || set_text(p, "labels", req->labels) < 0) {
@@ -332,7 +353,7 @@ static int acquire(struct sluice *s, const struct sluice_request *req, unsigned 
 {
 	struct call call = { .method = "Acquire", .send_fd = -1 };
 	int64_t asked_ms = lease_now_ms();
-	json_t *reply, *rows;
+	json_t *reply, *rows, *grants;
 	bool sane;
 	int r;
 
@@ -344,10 +365,15 @@ static int acquire(struct sluice *s, const struct sluice_request *req, unsigned 
 	call.params = request_params(req, n);
 	r = handle_call(s, &call, &reply, NULL, err);
 	if (r == 0) {
-		rows = json_object_get(reply, "leases");
+		/* A daemon may say more than it was asked for. */
+		grants = json_object_get(reply, "grants");
+		rows = grants ?: json_object_get(reply, "leases");
 		sane = json_array_size(rows) == n;
 		for (unsigned i = 0; sane && i < n; i++) {
-			sane = read_lease(json_array_get(rows, i), asked_ms, ret[i]);
+			json_t *row = json_array_get(rows, i);
+
+			sane = grants ? read_grant(row, req, asked_ms, ret[i])
+				      : read_lease(row, asked_ms, ret[i]);
 			ret[i]->ttl_s = req->ttl_s;
 			ret[i]->renew = req->renew;
 		}

@@ -13,6 +13,7 @@
 
 #define NS_PER_MS       1000000ULL
 #define CONNECT_STEP_NS (20 * NS_PER_MS)
+#define FRESH_NS        (10 * NS_PER_MS)
 #define FDS_MAX         4 /* one is right; what does not fit here the kernel closes */
 
 uint64_t wire_now_ns(void)
@@ -34,6 +35,7 @@ void wire_close(struct wire *w)
 	if (w->fd >= 0)
 		close(w->fd);
 	w->fd = -1;
+	w->used_ns = 0;
 	varlink_reader_done(&w->in);
 }
 
@@ -115,6 +117,9 @@ bool wire_stale(const struct wire *w)
 
 	if (w->in.end > w->in.begin)
 		return true;
+	/* Of a daemon that has hung up since, sending tells. */
+	if (wire_now_ns() - w->used_ns < FRESH_NS)
+		return false;
 	n = recv(w->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
 	return n >= 0 || (errno != EAGAIN && errno != EINTR);
 }
@@ -302,6 +307,7 @@ int wire_call(struct wire *w, const char *path, const char *text, size_t len, in
 	}
 	*ret = reply;
 	*ret_fd = a.fd;
+	w->used_ns = wire_now_ns();
 	return 0;
 fail:
 	if (a.fd >= 0)

@@ -19,6 +19,7 @@
 struct wire {
 	int fd; /* -1: not connected */
 	struct varlink_reader in;
+	uint64_t used_ns; /* when the last answer came */
 };
 
 /* How long to wait, and for what else. */

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Leases measured, against what a program does without them: tests/bench/leases.sh [--json FILE] [--seconds S]
 #
-#   pairs      acquire and release through the library, 64 threads with a connection each, every grant on the disk before it is answered;
+#   pairs      acquire and release through the library, 64 threads with a connection each, flat out and paced, every grant on the disk before it is answered;
 #              against bind() and close() of a free port, which nobody else knows of
 #   connect    TCP connections a second of an unchanged program under "sluice exec", against the same program without; UDP likewise
 #   shared     one lease of 2048 ports carries 2048 x 50 connections at once, to 50 destinations
@@ -72,16 +72,16 @@ bench_connect() { # NAME RATE-ARG...
 		'.connect[$n] = {plain_per_s: $p, exec_per_s: $e, ratio: ($e / $p)}'
 }
 
-bench_pairs() { # BATCH
+bench_pairs() { # BATCH [RATE]: pairs a second at most; without, as many as can be
 	local out plain
 
-	out=$(in_ns edge1 "$LEASEBENCH" --socket "$(socket)" --threads 64 --seconds "$seconds" --batch "$1" --pool bench --proto udp) ||
+	out=$(in_ns edge1 "$LEASEBENCH" --socket "$(socket)" --threads 64 --seconds "$seconds" --batch "$1" ${2:+--rate "$2"} --pool bench --proto udp) ||
 		failed=1
 	plain=$(in_ns edge1 "$RATE" --seconds 1 --bind "$SHARED:1" | jq .per_s)
-	jq -r --argjson p "$plain" '"pairs      batch \(.batch): \(.pairs_per_s|floor) /s, acquire p50 \(.acquire_p50_us) us, p99 \(.acquire_p99_us) us; bind+close \($p|floor) /s, ratio \(.pairs_per_s / $p * 1000 | floor / 1000); errors \(.errors) \(.first_error)"' <<<"$out"
+	jq -r --argjson p "$plain" --argjson r "${2:-0}" '"pairs      batch \(.batch)\(if $r == 0 then "" else ", paced" end): \(.pairs_per_s|floor) /s, acquire p50 \(.acquire_p50_us) us, p99 \(.acquire_p99_us) us; bind+close \($p|floor) /s, ratio \(.pairs_per_s / $p * 1000 | floor / 1000); errors \(.errors) \(.first_error)"' <<<"$out"
 	# shellcheck disable=SC2016 # jq's variables
-	result --argjson o "$out" --argjson p "$plain" \
-		'.pairs += [$o + {bind_close_per_s: $p, ratio: ($o.pairs_per_s / $p)}]'
+	result --argjson o "$out" --argjson p "$plain" --argjson r "${2:-0}" \
+		'.pairs += [$o + {paced_per_s: $r, bind_close_per_s: $p, ratio: ($o.pairs_per_s / $p)}]'
 }
 
 # One process for each destination, at both ends: a process may have fewer descriptors than that. All connections are held until the last
@@ -142,6 +142,9 @@ wait_out echo-udp 10 ready
 for batch in 1 8 64; do
 	bench_pairs "$batch"
 done
+# Percentiles of a daemon that is busy, but not flooded: in a closed loop they are the number of clients divided by the rate.
+bench_pairs 1 5000
+bench_pairs 4 15000
 bench_connect tcp "$ORIGIN:7000"
 bench_connect udp --udp "$ORIGIN:7001"
 bench_shared

@@ -658,7 +658,8 @@ static inline void count_flow(const struct sluice_flow_key *key, struct sluice_f
 	struct sluice_slice s;
 	uint32_t nports, off, l4 = key->proto == P_TCP ? SLUICE_TCP : SLUICE_UDP;
 
-	if ((flow->flags & (SLUICE_FLOW_EIM | SLUICE_FLOW_PERMIT)) || key->proto == P_ICMP)
+	if ((flow->flags & (SLUICE_FLOW_EIM | SLUICE_FLOW_PERMIT | SLUICE_FLOW_OWN)) ||
+	    key->proto == P_ICMP)
 		return;
 	map_get_row(w->bed->nat->maps.slices, flow->slice, &s);
 	if (s.state != SLUICE_SLICE_HELD || s.epoch != flow->epoch)

@@ -22,9 +22,11 @@ enum model_kind {
 	NOTHING,
 	OUT_CLIENT, /* a: inner end, b: remote end (overload) -> outer end */
 	OUT_LOCAL,
-	IN_FLOW, /* a: outer end, b: remote end (overload) -> inner end */
-	SESSION, /* endpoint-independent: a: outer end, b: remote address, and port for TCP */
-	PERMIT,  /* endpoint-independent TCP: a: outer end, b: remote address that may open */
+	IN_FLOW,  /* a: outer end, b: remote end (overload) -> inner end */
+	SESSION,  /* endpoint-independent: a: outer end, b: remote address, and port for TCP */
+	PERMIT,   /* endpoint-independent TCP: a: outer end, b: remote address that may open */
+	OWN,      /* a: a socket's own end, b: remote end (overload) */
+	OWN_ECHO, /* a: a socket's own echo id, b: remote address */
 };
 
 struct model_slot {
@@ -210,6 +212,25 @@ static inline struct model_key model_permit_key(uint32_t ip, uint32_t port, uint
 	return k;
 }
 
+/* The tuple, or in an endpoint-independent pool the port, of a socket that sends from it unchanged. */
+static inline struct model_key model_own_key(const struct model *m, uint8_t proto, uint32_t ip,
+					     uint32_t port, uint32_t remote, uint32_t rport)
+{
+	struct model_key k = model_in_key(m, proto, ip, port, remote, rport);
+
+	k.kind = OWN;
+	return k;
+}
+
+static inline struct model_key model_own_echo_key(uint32_t ip, uint32_t port, uint32_t remote)
+{
+	struct model_key k = {
+		.kind = OWN_ECHO, .proto = P_ICMP, .a = ip, .aport = port, .b = remote
+	};
+
+	return k;
+}
+
 static inline bool model_opens(const struct view *v)
 {
 	return v->proto != P_TCP || (v->flags & (T_SYN | T_ACK)) == T_SYN;
@@ -271,6 +292,8 @@ static inline const char *model_translated(struct model *m, const struct frame *
 		back = model_in_key(m, v->proto, out.src, out.sport, v->dst, v->dport);
 		if (model_has(m, back))
 			return "two flows on one outer tuple";
+		if (model_has(m, model_own_key(m, v->proto, out.src, out.sport, v->dst, v->dport)))
+			return "a flow on a socket's tuple";
 		model_put(m, key, out.src, out.sport);
 		model_put(m, back, v->src, v->sport);
 		m->mappings[v->proto]++;
@@ -280,6 +303,26 @@ static inline const char *model_translated(struct model *m, const struct frame *
 			  0);
 	if (m->eim[v->proto] && v->proto == P_TCP)
 		model_put(m, model_permit_key(out.src, out.sport, v->dst), 0, 0);
+	return NULL;
+}
+
+/* A socket's packet whose tuple is nobody else's. */
+static inline const char *model_own(struct model *m, const struct frame *in, const struct view *v,
+				    const struct run *r)
+{
+	struct model_key k = model_own_key(m, v->proto, v->src, v->sport, v->dst, v->dport);
+	const char *wrong = model_unchanged(in, r);
+
+	/* Leased ports are kept from NAT already, and a reset begins nothing. */
+	if (wrong || model_leased(m, v->proto, v->sport) ||
+	    (v->proto == P_TCP && (v->flags & T_RST)))
+		return wrong;
+	if (!model_has(m, k)) {
+		model_put(m, k, 0, 0);
+		m->mappings[v->proto]++;
+	}
+	if (v->proto == P_ICMP)
+		model_put(m, model_own_echo_key(v->src, v->sport, v->dst), 0, 0);
 	return NULL;
 }
 
@@ -309,7 +352,7 @@ static inline const char *model_egress(struct model *m, uint32_t came_by, const 
 		if (model_has(m, model_out_key(m, &v, true)) ||
 		    model_has(m, model_in_key(m, v.proto, v.src, v.sport, v.dst, v.dport)))
 			return model_translated(m, in, &v, true, r);
-		return model_unchanged(in, r);
+		return model_own(m, in, &v, r);
 	}
 	if (came_by == MADE_HERE || !model_client(m, src) || model_no_nat(m, dst))
 		return model_unchanged(in, r);
@@ -339,6 +382,16 @@ static inline const char *model_ingress(struct model *m, const struct frame *in,
 		return r->reason == SLUICE_DROP_foreign ? NULL : "not dropped as foreign";
 	key = model_in_key(m, v.proto, v.dst, v.dport, v.src, v.sport);
 	flow = model_find(m, &key);
+	if (flow->key.kind == NOTHING &&
+	    model_has(m, model_own_key(m, v.proto, v.dst, v.dport, v.src, v.sport))) {
+		if (v.proto == P_ICMP && model_has(m, model_own_echo_key(v.dst, v.dport, v.src)))
+			return model_unchanged(in, r);
+		/* Its socket is not there. */
+		return r->reason == (m->eim[v.proto] ? SLUICE_DROP_filtered
+						     : SLUICE_DROP_unsolicited)
+			       ? NULL
+			       : "not dropped though no socket is there";
+	}
 	if (flow->key.kind == NOTHING)
 		return r->reason == SLUICE_DROP_unsolicited ? NULL : "not dropped as unsolicited";
 	if (m->eim[v.proto]) {

@@ -9,6 +9,8 @@
 #define IPPROTO_MPTCP 262
 #endif
 
+#define NOWHERE "192.0.2.99" /* at first: no route leads there */
+
 #define N(a) (sizeof(a) / sizeof((a)[0]))
 
 /* As many connections to one place as the lease has ports, each from another one; then no more. */
@@ -76,6 +78,29 @@ static void test_failed_connections_hold_nothing(void **state)
 	/* Nobody listens there: a RST each time. More often than there are ports, and faster than claims lapse. */
 	for (int i = 0; i < 40; i++)
 		assert_int_equal(dial(AF_INET, SOCK_STREAM, far[0], PORT + 1), -ECONNREFUSED);
+}
+
+/* The hook has chosen a port, and the kernel does not get as far as to connect. */
+static void test_abandoned_tuple_comes_back(void **state)
+{
+	struct timespec begun, end;
+	int r;
+
+	(void)state;
+	lease(1);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	assert_int_equal(dial_tcp(NOWHERE), -ENETUNREACH);
+	assert_int_equal(setns(rig.far_ns, CLONE_NEWNET), 0);
+	run("ip addr add " NOWHERE "/32 dev lo");
+	assert_int_equal(setns(rig.near_ns, CLONE_NEWNET), 0);
+	run("ip route add " NOWHERE " via 198.51.100.2");
+	/* Kept for a second, as of one who is about to connect, if we are as quick as that. Then nobody listens there. */
+	r = dial_tcp(NOWHERE);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	if ((end.tv_sec - begun.tv_sec) * 1000 + (end.tv_nsec - begun.tv_nsec) / 1000000 < 900)
+		assert_int_equal(r, -EADDRNOTAVAIL);
+	wait_for((r = dial_tcp(NOWHERE)) == -ECONNREFUSED);
+	run("ip route del " NOWHERE);
 }
 
 /* TIME_WAIT stays at the end that closes first. */
@@ -365,7 +390,14 @@ static void test_ipv6_lease(void **state)
 	fd = dial(AF_INET6, SOCK_DGRAM, far6[0], PORT);
 	assert_leased(fd, SHARED6, 4);
 	echo(fd, rig.udp[N_FAR]);
+	for (int i = 0; i < 3; i++)
+		fds[0][i] = dial(AF_INET6, SOCK_DGRAM, far6[0], PORT);
+	fds[0][3] = sock_new(AF_INET6, SOCK_DGRAM, 0);
+	assert_int_equal(sock_bind(fds[0][3], SHARED6, 0), -EADDRNOTAVAIL);
 	close(fd);
+	assert_int_equal(sock_bind(fds[0][3], SHARED6, 0), 0);
+	for (int i = 0; i < 4; i++)
+		close(fds[0][i]);
 	/* There is no translation of IPv6, so what the lease can't serve is refused. */
 	fd = sock_new(AF_INET6, SOCK_DGRAM, 0);
 	assert_int_equal(sendto(fd, "x", 1, 0, &to.sa, to.len), -1);
@@ -431,6 +463,7 @@ static void test_bind_without_a_port(void **state)
 {
 	bool seen[4];
 	int fds[5], fd;
+	unsigned port;
 
 	(void)state;
 	for (int t = 0; t < 2; t++) {
@@ -463,6 +496,39 @@ static void test_bind_without_a_port(void **state)
 	abort_all(fds, 4);
 	for (int i = 0; i < 4; i++)
 		fds[i] = dial(AF_INET, SOCK_DGRAM, far[0], PORT);
+	fd = sock_new(AF_INET, SOCK_DGRAM, 0);
+	assert_int_equal(sock_bind(fd, SHARED, 0), -EADDRNOTAVAIL);
+	/* A port is known to be free again when its socket is closed. */
+	port = port_of(fds[2]);
+	close(fds[2]);
+	assert_int_equal(sock_bind(fd, SHARED, 0), 0);
+	assert_int_equal(port_of(fd), port);
+	close(fd);
+	fds[2] = dial(AF_INET6, SOCK_DGRAM, "::ffff:198.51.100.10", PORT);
+	assert_int_equal(port_of(fds[2]), port);
+	close(fds[2]);
+	fds[2] = sock_new(AF_INET6, SOCK_DGRAM, 0);
+	assert_int_equal(sock_bind(fds[2], "::ffff:" SHARED, 0), 0);
+	assert_int_equal(port_of(fds[2]), port);
+	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+}
+
+/* The same name in another network namespace is another port. */
+static void test_ports_of_other_namespaces(void **state)
+{
+	int fds[4], there, fd;
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		fds[i] = dial(AF_INET, SOCK_DGRAM, far[0], PORT);
+	assert_int_equal(setns(rig.far_ns, CLONE_NEWNET), 0);
+	run("ip route replace local " SHARED " dev lo");
+	there = sock_new(AF_INET, SOCK_DGRAM, 0);
+	assert_int_equal(sock_bind(there, SHARED, port_of(fds[0])), 0);
+	close(there);
+	run("ip route del local " SHARED " dev lo");
+	assert_int_equal(setns(rig.near_ns, CLONE_NEWNET), 0);
 	fd = sock_new(AF_INET, SOCK_DGRAM, 0);
 	assert_int_equal(sock_bind(fd, SHARED, 0), -EADDRNOTAVAIL);
 	close(fd);
@@ -840,7 +906,11 @@ static void test_owners_are_noted(void **state)
 		assert_int_equal(o.uid, 0);
 		assert_int_equal(o.cgroup, rig.group);
 		assert_string_equal(o.comm, program_invocation_short_name);
+		/* Until it is closed. */
 		sock_abort(fds[i]);
+		assert_int_equal(
+			bpf_map_lookup_elem(bpf_map__fd(rig.bpf->maps.owners), &cookie, &o),
+			-ENOENT);
 	}
 }
 
@@ -881,6 +951,7 @@ int main(void)
 		T(test_tcp_each_port_serves_each_destination),
 		T(test_refused_socket_goes_on),
 		T(test_failed_connections_hold_nothing),
+		T(test_abandoned_tuple_comes_back),
 		T(test_time_wait_holds_the_tuple),
 		T(test_crowd_fills_the_lease_exactly),
 		T(test_udp_one_port_a_socket),
@@ -890,6 +961,7 @@ int main(void)
 		T(test_ipv6_lease),
 		T(test_bind_judged),
 		T(test_bind_without_a_port),
+		T(test_ports_of_other_namespaces),
 		T(test_bound_sockets_connect),
 		T(test_listeners_of_the_lease),
 		T(test_left_alone),

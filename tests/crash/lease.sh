@@ -13,8 +13,8 @@ set -euo pipefail
 
 FAULTY=$LAB_BUILD/fault/sluiced
 
-faulty_start() { # VARIABLE=VALUE
-	start_bg sluiced-edge1 edge1 env "$1" "$FAULTY" -d -f "$LAB_STATE/edge1/sluice.conf"
+faulty_start() { # VARIABLE=VALUE...
+	start_bg sluiced-edge1 edge1 env "$@" "$FAULTY" -d -f "$LAB_STATE/edge1/sluice.conf"
 	wait_for 10 lab_sluiced_answers edge1 && bg_alive sluiced-edge1
 }
 
@@ -111,6 +111,71 @@ check_that_again() {
 	fi
 }
 
+# A grant is being stored, and takes its time; another one is decided meanwhile.
+meanwhile() { # NAME VARIABLE=VALUE...: what happens then
+	local name=$1
+
+	shift
+	faulty_start SLUICE_STALL_AT=store.leases "$@" || { test_fail "$name" "the daemon does not start"; return; }
+	start_bg first edge1 "$SLUICE" --socket "$LAB_STATE/edge1/control.sock" acquire --pool default --proto tcp+udp --count 3 --name first
+	seen() { [[ $(active first) -eq 1 ]]; }
+	wait_for 2 seen || test_fail "$name/open" "the daemon does not go on while it stores"
+	start_bg second edge1 "$SLUICE" --socket "$LAB_STATE/edge1/control.sock" acquire --pool default --proto tcp+udp --count 3 --name second
+}
+
+refused() { # BG
+	wait_for 10 ended "$1" || { test_fail "$name/$1" "no answer"; return; }
+	check "$name/$1" "bytes of a grant that is none" "$(wc -c <"$LAB_STATE/$1.out")" -eq 0
+	stop_bg "$1" || true
+}
+
+ended() {
+	! bg_alive "$1"
+}
+
+# Neither was answered; of the first one the daemon did not get to the disk either.
+meanwhile_crash() {
+	local name=lease/grant/lessor.meanwhile
+
+	meanwhile "$name" SLUICE_CRASH_AT=lessor.meanwhile
+	check_gone "$name"
+	refused first
+	refused second
+	sluiced_start edge1
+	check "$name" "leases" "$(active first) $(active second)" = "0 0"
+	nothing_lost "$name"
+}
+
+# The commit that was under way fails: both are refused, both are gone, and the daemon goes on.
+meanwhile_fails() {
+	local name=lease/meanwhile/store.leases
+
+	meanwhile "$name" SLUICE_FAIL_AT=store.leases
+	both() { [[ $(active second) -eq 1 ]]; }
+	wait_for 2 both || test_fail "$name/decided" "the second grant waits for the first one's commit"
+	refused first
+	refused second
+	check "$name" "leases" "$(active first) $(active second)" = "0 0"
+	check "$name/goes-on" "daemon that answers" "$(bg_alive sluiced-edge1 && echo yes)" = yes
+	check_that_again "$name/again"
+	nothing_lost "$name"
+}
+
+# All is well: both are answered, the second by a commit of its own.
+meanwhile_goes_well() {
+	local name=lease/meanwhile/stored
+
+	meanwhile "$name"
+	granted() { [[ -s $LAB_STATE/first.out && -s $LAB_STATE/second.out ]]; }
+	wait_for 10 granted || test_fail "$name" "$(cat "$LAB_STATE/first.err" "$LAB_STATE/second.err")"
+	stop_bg first || true
+	stop_bg second || true
+	sluiced_kill edge1
+	sluiced_start edge1
+	check "$name" "leases" "$(active first) $(active second)" = "1 1"
+	nothing_lost "$name"
+}
+
 lab_begin
 lab_up egress
 edge_conf edge1 '' 'leases { cool-down = 0 }' >/dev/null
@@ -119,6 +184,9 @@ grant lessor.persisted 1
 grant lessor.published 1
 end lessor.persisted 0
 end lessor.published 0
+meanwhile_crash
+meanwhile_fails
+meanwhile_goes_well
 fails store.full
 fails store.io
 exit "$TEST_FAILED"

@@ -265,6 +265,31 @@ test_repair() {
 	stop_bg watch || true
 }
 
+# The same of the store: the daemon has the lease, whatever somebody does to the file.
+test_repair_store() {
+	local db=$LAB_STATE/edge1/state/sluice.db id before was
+
+	sql() {
+		"$LAB_BUILD/tools/sql" "$db" "$1"
+	}
+	was=$(sluice_ctl edge1 -j status | jq .leases.repaired)
+	run_ctl -j acquire --pool default --proto udp --name stored
+	id=$(field '.leases[0].id')
+	start_bg watch edge1 "$SLUICE" --socket "$SOCKET" -j monitor
+	wait_out watch 10 subscribed
+	before=$(boot_ms)
+	sql "DELETE FROM lease WHERE id = $id"
+	wait_out watch 40 '"event": ?"repaired"' || true
+	check repair-store/told "events" "$(grep -c "lease $id .* the store lacked it" "$(bg_out watch)" || true)" -eq 1
+	check repair-store/third "milliseconds until the third look" "$(($(boot_ms) - before))" -gt 5000
+	check repair-store/row "rows of the lease" "$(sql "SELECT count(*) FROM lease WHERE id = $id AND name = 'stored'")" -eq 1
+	check repair-store/counted "repairs" "$(($(sluice_ctl edge1 -j status | jq .leases.repaired) - was))" -eq 1
+	stop_bg watch || true
+	sluiced_kill edge1
+	sluiced_start edge1
+	check repair-store/after-kill "leases after kill -9 of the daemon" "$(leases ".id == $id and .state == \"active\"")" -eq 1
+}
+
 lab_begin
 lab_up egress
 echo_start
@@ -283,5 +308,6 @@ test_expiry
 test_who
 test_kept
 test_repair
+test_repair_store
 test_unleased
 exit "$TEST_FAILED"

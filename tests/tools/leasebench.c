@@ -3,9 +3,11 @@
  * How many leases a second? Threads, each with a connection of its own, acquire and release through libsluice.
  *
  *   leasebench [--socket PATH] [--threads N] [--seconds S] [--batch N] [--pairs N] [--pool POOL] [--proto tcp|udp] [--exclusive]
+ *              [--rate N]
  *
  * --threads 64, --seconds 5, --batch 1 by default. A batch is as many leases in one Acquire, and in one Release. With --pairs
- * each thread ends after so many leases, if not earlier. Prints one line:
+ * each thread ends after so many leases, if not earlier. With --rate all threads together make so many pairs a second, if they can: calls that
+ * would come before their time wait for it, so that times are those of a daemon which is not flooded. Prints one line:
  *   {"threads":64,"batch":1,"seconds":5.00,"pairs":N,"pairs_per_s":N.N,"calls":N,
  *    "acquire_p50_us":N,"acquire_p99_us":N,"acquire_max_us":N,"release_p50_us":N,"release_p99_us":N,"release_max_us":N,
  *    "errors":0,"first_error":""}
@@ -38,6 +40,8 @@ struct worker {
 	struct sluice *s;
 	uint64_t pairs, calls, errors;
 	char first_error[256];
+	uint64_t turn_ns; /* see pace() */
+	unsigned seed;
 	struct times acquire, release;
 };
 
@@ -45,6 +49,7 @@ static struct {
 	const char *socket;
 	unsigned threads, batch;
 	uint64_t pairs; /* of each thread */
+	uint64_t rate;  /* pairs a second of all threads; 0: as many as can be */
 	double seconds;
 	struct sluice_request req;
 	uint64_t end_ns;
@@ -108,6 +113,25 @@ static void note_error(struct worker *w)
 		snprintf(w->first_error, sizeof(w->first_error), "%s", sluice_error(w->s));
 }
 
+/* Not before this thread's next turn. Turns are drawn with the wanted mean: threads in step would come all at once. */
+static void pace(struct worker *w)
+{
+	uint64_t mean_ns, now = now_ns();
+	struct timespec ts;
+
+	if (!opts.rate)
+		return;
+	mean_ns = opts.threads * opts.batch * 1000000000ULL / opts.rate;
+	if (!w->turn_ns)
+		w->turn_ns = now;
+	w->turn_ns += (uint64_t)rand_r(&w->seed) * 2 * mean_ns / RAND_MAX;
+	if (w->turn_ns <= now)
+		return;
+	ts.tv_sec = (time_t)(w->turn_ns / 1000000000);
+	ts.tv_nsec = (long)(w->turn_ns % 1000000000);
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+}
+
 static void *work(void *data)
 {
 	struct worker *w = data;
@@ -116,7 +140,9 @@ static void *work(void *data)
 
 	pthread_barrier_wait(&opts.ready); /* all are connected */
 	pthread_barrier_wait(&opts.ready); /* the time has been set */
-	while (!tool_stopped && w->pairs < opts.pairs && (begin_ns = now_ns()) < opts.end_ns) {
+	while (!tool_stopped && w->pairs < opts.pairs && now_ns() < opts.end_ns) {
+		pace(w);
+		begin_ns = now_ns();
 		w->calls++;
 		if (sluice_acquire_many(w->s, &opts.req, opts.batch, l) < 0) {
 			note_error(w);
@@ -146,6 +172,7 @@ static void parse(int argc, char **argv)
 		{ "pool", required_argument, NULL, 'p' },
 		{ "proto", required_argument, NULL, 'o' },
 		{ "exclusive", no_argument, NULL, 'x' },
+		{ "rate", required_argument, NULL, 'r' },
 		{ 0 },
 	};
 	int opt;
@@ -163,6 +190,9 @@ static void parse(int argc, char **argv)
 			break;
 		case 'b':
 			opts.batch = (unsigned)parse_number("--batch", optarg, 1, BATCH_MAX);
+			break;
+		case 'r':
+			opts.rate = parse_number("--rate", optarg, 1, 10000000);
 			break;
 		case 'm':
 			opts.pairs = parse_number("--pairs", optarg, 1, UINT64_MAX);
@@ -250,6 +280,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < opts.threads; i++) {
 		struct worker *w = &workers[i];
 
+		w->seed = i + 1;
 		if (sluice_connect(opts.socket, &w->s) < 0)
 			die("%s", sluice_error(w->s));
 		if (pthread_create(&w->thread, NULL, work, w) != 0)

@@ -4,6 +4,7 @@
  * it saw everything.
  *
  *   wire --dev NAME [--source ADDR | --dest ADDR] [--ports A-B] [--in | --out] [--flows]
+ *        [--users ADDR]
  *
  * --in (from the device, as the kernel receives it) or --out; default both. --source or --dest: only IPv4
  * packets with that address, chosen by a filter in the kernel. With --ports, the packet's port on the side
@@ -18,9 +19,16 @@
  *   {"event":"flow","proto":"tcp","src":"203.0.113.7","sport":41000,"dst":"198.51.100.10","dport":80,
  *    "syn":true,"seen":1}
  *
+ * --users ADDR looks for tuples that two users have at a time. A user is whoever sends data that begins with the head of a "churn" message, which carries its number.
+ * Counted are, of packets from ADDR:
+ *   shared     a number other than the connection's; of UDP, one that comes back after another one on its tuple
+ *   reopened   a SYN with another sequence number on a connection that neither a RST nor two FINs have ended
+ * with the first few as samples (how things stood on the tuple), and besides "connections" (SYNs that opened one) and "users" (of UDP). Both directions have to pass: no --in, --out, --source.
+ *
  * Runs until SIGTERM or the end of stdin, then prints a report as one line. Exit status 0 if nothing was
- * outside, no checksum was wrong, nothing was malformed and the kernel dropped nothing ("lost"), else 1.
+ * outside, no checksum was wrong, nothing was malformed, no tuple had two users and the kernel dropped nothing ("lost"), else 1.
  */
+#include "churn.h"
 #include "tool.h"
 
 #include <linux/filter.h>
@@ -42,8 +50,9 @@
 
 static struct {
 	const char *dev;
-	bool has_addr, by_dest, has_ports, flows;
-	uint32_t addr; /* host byte order */
+	bool has_addr, by_dest, has_ports, flows, users;
+	uint32_t shared; /* address of --users, host byte order */
+	uint32_t addr;   /* host byte order */
 	uint16_t first, last;
 	int direction; /* 0 both, 1 in, 2 out */
 } opt;
@@ -56,6 +65,7 @@ static struct {
 	uint64_t by_l4[L4_MAX], outside_by_l4[L4_MAX];
 	uint64_t ip_ok, ip_bad, l4_ok, l4_bad, not_ready, no_checksum;
 	uint64_t outside;
+	uint64_t shared, reopened, connections, users;
 	uint64_t lost;
 	uint16_t port_min[L4_MAX], port_max[L4_MAX];
 	uint32_t ports[L4_MAX];
@@ -84,6 +94,11 @@ struct packet {
 struct flow {
 	struct tuple t;
 	uint32_t seen; /* 0: an empty place */
+	/* With --users. */
+	uint32_t isn;            /* of the last SYN */
+	uint64_t user, previous; /* 0: none */
+	bool opened, fin_out, fin_in, over;
+	uint64_t opened_ns; /* when the last SYN that opened it came */
 };
 
 static struct flow *flows;
@@ -336,6 +351,81 @@ static void note_flow(const struct packet *p)
 	fflush(stdout);
 }
 
+static void note_two(const struct packet *p, const struct flow *f, const char *what,
+		     uint64_t *count)
+{
+	if ((*count)++ >= SAMPLES_MAX)
+		return;
+	printf("{\"event\":\"%s\",", what);
+	print_tuple(p);
+	printf(",\"user\":%llu,\"fin_out\":%s,\"fin_in\":%s,\"open_ms\":%llu}\n",
+	       (unsigned long long)f->user, f->fin_out ? "true" : "false",
+	       f->fin_in ? "true" : "false",
+	       (unsigned long long)((now_ns() - f->opened_ns) / 1000000));
+	fflush(stdout);
+}
+
+/* Whose data is it? 0: nobody's. */
+static uint64_t user_of(const struct packet *p, const uint8_t *l4, size_t len)
+{
+	size_t head = p->l4 == TCP ? (size_t)(l4[12] >> 4) * 4 : 8;
+	struct churn_message m;
+
+	if (len < head + sizeof(m))
+		return 0;
+	memcpy(&m, l4 + head, sizeof(m));
+	return m.magic == CHURN_ASKS ? m.user : 0;
+}
+
+static void note_answer(const struct packet *p, const uint8_t *l4)
+{
+	struct tuple t = { p->t.dst, p->t.src, p->t.dport, p->t.sport, p->t.proto };
+	struct flow *f = flow_get(&t);
+
+	f->fin_in |= l4[13] & 0x01;
+	f->over |= l4[13] & 0x04 || (f->fin_in && f->fin_out);
+}
+
+static void note_user(const struct packet *p, const uint8_t *l4, size_t len)
+{
+	struct flow *f;
+	uint64_t user;
+
+	if (p->l4 == TCP && p->t.dst == opt.shared)
+		note_answer(p, l4);
+	if (p->t.src != opt.shared || (p->l4 != TCP && p->l4 != UDP))
+		return;
+	f = flow_get(&p->t);
+	user = user_of(p, l4, len);
+	if (p->l4 == UDP) {
+		if (!user || user == f->user)
+			return;
+		if (user == f->previous)
+			note_two(p, f, "shared", &rep.shared);
+		rep.users++;
+		f->previous = f->user;
+		f->user = user;
+		return;
+	}
+	if (p->syn && (!f->opened || f->isn != be32(l4 + 4))) {
+		if (f->opened && !f->over)
+			note_two(p, f, "reopened", &rep.reopened);
+		rep.connections++;
+		f->isn = be32(l4 + 4);
+		f->opened = true;
+		f->opened_ns = now_ns();
+		f->user = 0;
+		f->fin_out = f->fin_in = f->over = false;
+	}
+	f->fin_out |= l4[13] & 0x01;
+	f->over |= l4[13] & 0x04 || (f->fin_in && f->fin_out);
+	if (!user)
+		return;
+	if (f->user && f->user != user)
+		note_two(p, f, "shared", &rep.shared);
+	f->user = user;
+}
+
 static void note_outside(const struct packet *p)
 {
 	rep.outside++;
@@ -378,6 +468,8 @@ static void handle(const uint8_t *frame, size_t len, size_t wire_len, bool not_r
 	note_port(&p);
 	if (opt.has_ports && (!p.own_known || p.own_port < opt.first || p.own_port > opt.last))
 		note_outside(&p);
+	if (opt.users && p.has_ports)
+		note_user(&p, l4, l4_len);
 	if (opt.flows && p.has_ports)
 		note_flow(&p);
 }
@@ -509,6 +601,9 @@ static void print_report(void)
 	       "llu,",
 	       opt.dev, (unsigned long long)rep.packets, (unsigned long long)rep.bytes,
 	       (unsigned long long)rep.lost);
+	printf("\"shared\":%llu,\"reopened\":%llu,\"connections\":%llu,\"users\":%llu,",
+	       (unsigned long long)rep.shared, (unsigned long long)rep.reopened,
+	       (unsigned long long)rep.connections, (unsigned long long)rep.users);
 	printf("\"outside\":%llu,\"fragments\":%llu,\"malformed\":%llu,\"not_ip\":%llu,",
 	       (unsigned long long)rep.outside, (unsigned long long)rep.fragments,
 	       (unsigned long long)rep.malformed, (unsigned long long)rep.not_ip);
@@ -526,15 +621,20 @@ static void print_report(void)
 	fflush(stdout);
 }
 
-static void parse_address(const char *name, const char *text)
+static uint32_t parse_ip4(const char *name, const char *text)
 {
 	struct in_addr a;
 
 	if (inet_pton(AF_INET, text, &a) != 1)
 		die("%s: \"%s\" is not an IPv4 address", name, text);
+	return ntohl(a.s_addr);
+}
+
+static void parse_address(const char *name, const char *text)
+{
 	if (opt.has_addr)
 		die("wire: one of --source and --dest");
-	opt.addr = ntohl(a.s_addr);
+	opt.addr = parse_ip4(name, text);
 	opt.has_addr = true;
 	opt.by_dest = !strcmp(name, "--dest");
 }
@@ -556,7 +656,10 @@ int main(int argc, char **argv)
 			opt.flows = true;
 		else if (!strcmp(name, "--dev") && has_value)
 			opt.dev = argv[++i];
-		else if ((!strcmp(name, "--source") || !strcmp(name, "--dest")) && has_value)
+		else if (!strcmp(name, "--users") && has_value) {
+			opt.shared = parse_ip4(name, argv[++i]);
+			opt.users = true;
+		} else if ((!strcmp(name, "--source") || !strcmp(name, "--dest")) && has_value)
 			parse_address(name, argv[++i]);
 		else if (!strcmp(name, "--ports") && has_value) {
 			parse_ports(name, argv[++i], &opt.first, &opt.last);
@@ -567,7 +670,7 @@ int main(int argc, char **argv)
 	if (!opt.dev)
 		die("usage: wire --dev NAME [--source ADDR | --dest ADDR] [--ports A-B] [--in | "
 		    "--out] "
-		    "[--flows]");
+		    "[--flows] [--users ADDR]");
 	tool_catch_signals();
 	fd = open_ring(&ring);
 	puts("{\"event\":\"ready\"}");
@@ -576,5 +679,6 @@ int main(int argc, char **argv)
 	print_report();
 	close(fd);
 	free(flows);
-	return rep.lost || rep.outside || rep.malformed || rep.ip_bad || rep.l4_bad;
+	return rep.lost || rep.shared || rep.reopened || rep.outside || rep.malformed ||
+	       rep.ip_bad || rep.l4_bad;
 }

@@ -301,7 +301,7 @@ static inline void model_compare(struct model *m)
 					     (enum sluice_l4)l4);
 				MODEL_CHECK((l ? l->id : 0) == map.id[l4][a][p]);
 			}
-	MODEL_CHECK(m->t->n_tallies == model_tallies(m));
+	MODEL_CHECK(m->t->tallies.n == model_tallies(m));
 	for (size_t i = 0; i < n; i++) {
 		const struct lease_home *h = &m->t->slices.home[i];
 		uint32_t free[LEASE_PROTOS] = { 0 };

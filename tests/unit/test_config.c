@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Good files, and what a running daemon may take over. Mistakes are in test_config_bad.c. */
+#include "collision.h"
 #include "config.h"
 
 #include <setjmp.h>
@@ -343,11 +344,13 @@ static void test_lease_limits(void **state)
 static void test_warnings(void **state)
 {
 	static const char *const expected[] = {
-		"t.conf:8: fleet endpoints: ", "t.conf:9: fleet key: ", "t.conf:1: watch: ",
-		"t.conf:3: proxy \"warp\": ",  "t.conf:5: metrics: ",   "t.conf:11: proxy \"x\": ",
+		"t.conf:8: fleet endpoints: ",
+		"t.conf:9: fleet key: ",
+		"t.conf:3: proxy \"warp\": ",
+		"t.conf:11: proxy \"x\": ",
 	};
 	struct config *c = parse("watch { netns = { \"\", blue, /run/netns/red }\n"
-				 " heal = No }\n"
+				 " heal = Yes }\n"
 				 "proxy warp { interfaces = { lan }\n"
 				 " pool = p }\n"
 				 "metrics { listen = '[::1]:9469' } access {\n"
@@ -365,12 +368,141 @@ static void test_warnings(void **state)
 		assert_non_null(strstr(c->warnings[i], "this version does not act on it"));
 	}
 	config_free(c);
+}
 
-	c = parse("metrics { listen = 127.0.0.1:9469 }" MINIMAL);
-	assert_int_equal(c->n_warnings, 1);
+/* Where metrics are asked for. Without the section: nowhere. */
+static void test_metrics(void **state)
+{
+	struct config *c = parse(MINIMAL);
+	struct addr a;
+
+	(void)state;
+	assert_null(c->metrics.listen);
 	config_free(c);
+
+	c = parse(MINIMAL "\nmetrics { }");
+	assert_string_equal(c->metrics.listen, "127.0.0.1:9469");
+	assert_null(c->metrics.path);
+	assert_int_equal(addr_parse("127.0.0.1", &a), 0);
+	assert_memory_equal(&c->metrics.addr, &a, sizeof(a));
+	assert_int_equal(c->metrics.port, 9469);
+	assert_int_equal(c->n_warnings, 0);
+	config_free(c);
+
+	c = parse(MINIMAL "\nmetrics {\nlisten = '[::1]:81' }");
+	assert_int_equal(addr_parse("::1", &a), 0);
+	assert_memory_equal(&c->metrics.addr, &a, sizeof(a));
+	assert_int_equal(c->metrics.port, 81);
+	config_free(c);
+
 	c = parse("metrics { listen = 'unix:/run/sluice/metrics.sock' }" MINIMAL);
-	assert_int_equal(c->n_warnings, 1);
+	assert_string_equal(c->metrics.path, "/run/sluice/metrics.sock");
+	assert_int_equal(c->n_warnings, 0);
+	config_free(c);
+}
+
+/* Where collisions are looked for. Without the section: at home. */
+static void test_watch(void **state)
+{
+	struct config *c = parse(MINIMAL);
+
+	(void)state;
+	assert_false(c->watch.on);
+	assert_int_equal(c->watch.n_netns, 1);
+	assert_string_equal(c->watch.netns[0], "");
+	assert_int_equal(c->watch.netns_lines[0], 0);
+	assert_false(c->watch.heal);
+	assert_int_equal(c->watch.sources, COLLISION_CTNETLINK | COLLISION_NETFILTER);
+	assert_int_equal(c->watch.buffer, 8388608);
+	assert_int_equal(c->watch.history, 10000);
+	config_free(c);
+
+	c = parse("watch { heal = true }" MINIMAL);
+	assert_true(c->watch.on);
+	assert_true(c->watch.heal);
+	assert_int_equal(c->watch.n_netns, 1);
+	assert_string_equal(c->watch.netns[0], "");
+	assert_int_equal(c->watch.netns_lines[0], 1);
+	assert_int_equal(c->n_warnings, 0);
+	config_free(c);
+
+	c = parse("watch { netns = { } }" MINIMAL);
+	assert_true(c->watch.on);
+	assert_int_equal(c->watch.n_netns, 0);
+	config_free(c);
+
+	c = parse("\nwatch { netns = { blue, \"\",\n"
+		  "/proc/1/ns/net, /run/netns/red }\n"
+		  "buffer = 65536 history = 1 }\n" MINIMAL);
+	assert_int_equal(c->watch.n_netns, 4);
+	assert_string_equal(c->watch.netns[0], "blue");
+	assert_string_equal(c->watch.netns[1], "");
+	assert_string_equal(c->watch.netns[2], "/proc/1/ns/net");
+	assert_string_equal(c->watch.netns[3], "/run/netns/red");
+	assert_int_equal(c->watch.netns_lines[1], 2);
+	assert_int_equal(c->watch.netns_lines[2], 3);
+	assert_int_equal(c->watch.buffer, 65536);
+	assert_int_equal(c->watch.history, 1);
+	config_free(c);
+	c = parse("watch { buffer = 1073741824 sources = ctnetlink history = 1000000 }" MINIMAL);
+	assert_int_equal(c->watch.sources, COLLISION_CTNETLINK);
+	assert_int_equal(c->watch.buffer, 1073741824);
+	assert_int_equal(c->watch.history, 1000000);
+	config_free(c);
+}
+
+/* The most that there may be, one more, and names as long as they can be told. */
+static void test_watch_many(void **state)
+{
+	char text[1024], long_name[65] = "";
+	struct errtext err = { "" };
+	struct config *c = NULL;
+	size_t n;
+
+	(void)state;
+	for (int many = 64; many <= 65; many++) {
+		n = (size_t)sprintf(text, "watch { netns = { n0");
+		for (int i = 1; i < many; i++)
+			n += (size_t)sprintf(text + n, ", n%d", i);
+		n += (size_t)sprintf(text + n, " } }\n" MINIMAL);
+		if (many == 64) {
+			c = parse(text);
+			assert_int_equal(c->watch.n_netns, 64);
+			assert_string_equal(c->watch.netns[63], "n63");
+			config_free(c);
+			continue;
+		}
+		assert_int_equal(config_parse("t.conf", text, n, &c, &err), -EINVAL);
+		assert_non_null(strstr(err.s, "netns \"n64\""));
+		assert_non_null(strstr(err.s, "allowed are 64"));
+	}
+	memset(long_name, 'x', 63);
+	sprintf(text, "watch { netns = %s }" MINIMAL, long_name);
+	c = parse(text);
+	assert_string_equal(c->watch.netns[0], long_name);
+	config_free(c);
+	long_name[63] = 'x';
+	n = (size_t)sprintf(text, "watch { netns = %s }" MINIMAL, long_name);
+	assert_int_equal(config_parse("t.conf", text, n, &c, &err), -EINVAL);
+	assert_non_null(strstr(err.s, "63 characters"));
+}
+
+/* A file without pools is read: it serves who only watches. */
+static void test_no_pool(void **state)
+{
+	struct config *c = parse("uplinks = wan watch { netns = blue }");
+	struct errtext err = { "" };
+
+	(void)state;
+	assert_int_equal(c->n_pools, 0);
+	assert_int_equal(config_need_pools(c, &err), -EINVAL);
+	assert_string_equal(err.s, "t.conf:1: pool \"\": no pool is given; allowed are 1 to 64, as "
+				   "in pool \"default\" { ... }");
+	config_free(c);
+	c = parse(MINIMAL);
+	err.s[0] = '\0';
+	assert_int_equal(config_need_pools(c, &err), 0);
+	assert_string_equal(err.s, "");
 	config_free(c);
 }
 
@@ -389,6 +521,13 @@ static void test_reloadable(void **state)
 		{ "machine = a leases { cgroup = sluice cool-down = 1 records = 2 fair-share = 3 }"
 		  "access { leases-per-uid = 1 ports-per-uid = 2 leases-per-cgroup = 3 }" MINIMAL,
 		  NULL },
+		{ "machine = a watch { netns = \"\" heal = true history = 5 }" MINIMAL, NULL },
+		{ "machine = a watch { netns = { } }" MINIMAL, "watch netns \"\"" },
+		{ "machine = a watch { netns = { \"\", blue } }" MINIMAL, "watch netns \"blue\"" },
+		{ "machine = a watch { netns = blue }" MINIMAL, "watch netns \"blue\"" },
+		{ "machine = a watch { sources = { netfilter, ctnetlink } }" MINIMAL, NULL },
+		{ "machine = a watch { sources = netfilter }" MINIMAL, "watch sources: " },
+		{ "machine = a watch { buffer = 65536 }" MINIMAL, "watch buffer \"65536\"" },
 		{ "machine = a max-flows = 4096 icmp-rate = 5 uplinks = x host { sysctl = check }"
 		  "pool q { addresses = 192.0.2.1 } fleet { ttl = 9 } access { group = g }",
 		  NULL },
@@ -545,6 +684,8 @@ int main(void)
 		cmocka_unit_test(test_values),       cmocka_unit_test(test_ipv6),
 		cmocka_unit_test(test_held),         cmocka_unit_test(test_text),
 		cmocka_unit_test(test_lease_limits), cmocka_unit_test(test_warnings),
+		cmocka_unit_test(test_no_pool),      cmocka_unit_test(test_metrics),
+		cmocka_unit_test(test_watch),        cmocka_unit_test(test_watch_many),
 		cmocka_unit_test(test_reloadable),   cmocka_unit_test(test_load),
 		cmocka_unit_test(test_large),        cmocka_unit_test(test_example),
 		cmocka_unit_test(test_again),

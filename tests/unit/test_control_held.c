@@ -114,6 +114,69 @@ static void test_failure(void **state)
 	control_close(s);
 }
 
+/* What was there when it was sealed leaves, and nothing that came later: neither of the same client nor of another one. */
+static void test_sealed(void **state)
+{
+	struct seen seen = { 0 };
+	struct control *s = server_open(&seen, NULL, NULL);
+	struct peer p = peer_new(s), q = peer_new(s), idle = peer_new(s);
+	unsigned before = open_fds();
+	uint64_t seal;
+
+	(void)state;
+	send_held(&p, 1, 0, true);
+	peer_send(&p, "{\"method\":\"io.test.Echo\",\"parameters\":{\"n\":2}}");
+	settle(s);
+	seal = control_seal(s);
+	send_held(&p, 3, 0, true);
+	peer_send(&p, "{\"method\":\"io.test.Echo\",\"parameters\":{\"n\":4}}");
+	send_held(&q, 5, 0, false);
+	settle(s);
+	assert_false(has_answer(&p));
+	expect_fds(before + 2);
+	control_settle_sealed(s, seal);
+	expect_reply(&p, "n", 1);
+	expect_reply(&p, "n", 2);
+	assert_false(has_answer(&p));
+	assert_false(has_answer(&q));
+	assert_true(control_holding(s));
+	/* Twice is no more than once. */
+	control_settle_sealed(s, seal);
+	assert_false(has_answer(&p));
+	seal = control_seal(s);
+	send_held(&idle, 6, 0, false);
+	settle(s);
+	control_settle_sealed(s, seal);
+	expect_reply(&p, "n", 3);
+	expect_reply(&p, "n", 4);
+	expect_reply(&q, "n", 5);
+	assert_false(has_answer(&idle));
+	/* A failure is everybody's, sealed or not. */
+	send_held(&p, 7, 0, true);
+	settle(s);
+	seal = control_seal(s);
+	send_held(&q, 8, 0, false);
+	settle(s);
+	control_settle(s, false, "no");
+	expect_error(&idle, FAILED, "text", "no");
+	expect_error(&p, FAILED, "text", "no");
+	expect_error(&q, FAILED, "text", "no");
+	assert_false(control_holding(s));
+	/* Who goes takes his answers along. */
+	send_held(&p, 9, 0, true);
+	send_held(&q, 10, 0, false);
+	settle(s);
+	seal = control_seal(s);
+	peer_close(&p);
+	settle(s);
+	control_settle_sealed(s, seal);
+	expect_reply(&q, "n", 10);
+	assert_false(control_holding(s));
+	peer_close(&q);
+	peer_close(&idle);
+	control_close(s);
+}
+
 /* One transaction serves many: a dispatch takes in a call from each of 64 clients. */
 static void test_group(void **state)
 {
@@ -415,11 +478,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order),     cmocka_unit_test(test_failure),
-		cmocka_unit_test(test_group),     cmocka_unit_test(test_pipeline),
-		cmocka_unit_test(test_gone),      cmocka_unit_test(test_oneway),
-		cmocka_unit_test(test_limits),    cmocka_unit_test(test_monitor),
-		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_order),    cmocka_unit_test(test_failure),
+		cmocka_unit_test(test_group),    cmocka_unit_test(test_sealed),
+		cmocka_unit_test(test_pipeline), cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_oneway),   cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_monitor),  cmocka_unit_test(test_no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

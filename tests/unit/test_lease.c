@@ -229,6 +229,39 @@ static void test_journal(void **state)
 	assert_int_equal(n, 0);
 }
 
+/* Some are on the disk, and what came after them is not: it can be taken back by itself. */
+static void test_keep_first(void **state)
+{
+	struct lease_request req = request("a", LEASE_TCP, 3);
+	const struct lease_change *j;
+	struct lease *a, *b;
+	uint64_t later;
+	size_t n;
+
+	(void)state;
+	a = grant(&req, 1000 * S);
+	b = grant(&req, 1000 * S);
+	release(a, 1001 * S);
+	lease_keep_first(t, 0);
+	lease_keep_first(t, 2);
+	j = lease_journal(t, &n);
+	assert_int_equal(n, 1);
+	assert_true(j[0].verb == LEASE_RELEASED && j[0].lease == a);
+	later = grant(&req, 1002 * S)->id;
+	lease_undo(t);
+	lease_journal(t, &n);
+	assert_int_equal(n, 0);
+	assert_null(lease_find(t, later));
+	assert_int_equal(a->state, LEASE_ACTIVE);
+	assert_int_equal(b->state, LEASE_ACTIVE);
+	release(a, 1003 * S);
+	release(b, 1003 * S);
+	lease_keep_first(t, 1);
+	lease_free(t, a);
+	lease_keep_first(t, 1);
+	lease_free(t, b);
+}
+
 static void test_undo(void **state)
 {
 	struct lease_request req = request("a", LEASE_TCP, 3), both = request("b", 3, 10);
@@ -523,6 +556,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_time_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_due_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_journal, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_keep_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_walk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_adopt, setup, teardown),

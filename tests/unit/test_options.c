@@ -86,6 +86,31 @@ static void test_listings(void **state)
 	assert_string_equal(o.cmd.file, "/etc/x");
 }
 
+static void test_collisions(void **state)
+{
+	(void)state;
+	expect_run("collisions", "collisions");
+	assert_null(o.cmd.kind);
+	assert_null(o.cmd.netns);
+	assert_null(o.cmd.since);
+	assert_int_equal(o.cmd.in_slice, 0);
+	assert_int_equal(o.cmd.limit, 0);
+	assert_false(o.cmd.follow);
+	expect_run("collisions --kind risk --proto udp --netns= --escaped --since T --limit 7 "
+		   "--follow -j",
+		   "collisions");
+	assert_string_equal(o.cmd.kind, "risk");
+	assert_string_equal(o.cmd.proto, "udp");
+	assert_string_equal(o.cmd.netns, "");
+	assert_int_equal(o.cmd.in_slice, -1);
+	assert_string_equal(o.cmd.since, "T");
+	assert_int_equal(o.cmd.limit, 7);
+	assert_true(o.cmd.follow);
+	expect_run("collisions --in-slice --in-slice --netns blue", "collisions");
+	assert_int_equal(o.cmd.in_slice, 1);
+	assert_string_equal(o.cmd.netns, "blue");
+}
+
 static void test_acquire(void **state)
 {
 	const struct cmd_request *r = &o.cmd.request;
@@ -171,6 +196,14 @@ static void test_refused(void **state)
 		{ "leases --proto icmp", "--proto: \"icmp\" is not tcp or udp" },
 		{ "leases --proto tc", "--proto: \"tc\"" },
 		{ "acquire --proto tcp|udp", "is not tcp, udp or tcp+udp" },
+		{ "collisions --kind fate", "--kind: \"fate\" is not rewrite or risk" },
+		{ "collisions --proto icmp", "--proto: \"icmp\" is not tcp or udp" },
+		{ "collisions --in-slice --escaped", "--in-slice and --escaped exclude" },
+		{ "collisions --escaped --in-slice", "--in-slice and --escaped exclude" },
+		{ "collisions --limit 0", "--limit: \"0\" is not a number from 1 to" },
+		{ "collisions --netns \xff", "--netns: the value is not UTF-8" },
+		{ "collisions --pool p", "collisions does not take --pool" },
+		{ "drops --follow", "drops does not take --follow" },
 		{ "leases --state old", "--state: \"old\" is not active or cooling" },
 		{ "leases --uid nobody-at-all", "no user \"nobody-at-all\"" },
 		{ "leases --uid 4294967295", "--uid: \"4294967295\"" },
@@ -243,10 +276,10 @@ static void test_help(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_listings), cmocka_unit_test(test_acquire),
-		cmocka_unit_test(test_exec),     cmocka_unit_test(test_other_ends),
-		cmocka_unit_test(test_refused),  cmocka_unit_test(test_too_many),
-		cmocka_unit_test(test_help),
+		cmocka_unit_test(test_listings),   cmocka_unit_test(test_collisions),
+		cmocka_unit_test(test_acquire),    cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_other_ends), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_too_many),   cmocka_unit_test(test_help),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -336,7 +336,7 @@ static void test_busy(void **state)
 static void test_migration(void **state)
 {
 	const char *list[LATER];
-	struct store_options o = with_schema(4, list);
+	struct store_options o = with_schema(SCHEMA + 2, list);
 	struct store *s = NULL;
 	uint32_t before, after;
 
@@ -357,7 +357,7 @@ static void test_migration(void **state)
 	assert_int_equal(store_open_with(dir, MACHINE, &o, &s, &err), 0);
 	store_close(s);
 	/* The way back is closed. */
-	untouched_when_refused(MACHINE, EPROTONOSUPPORT, "schema 4", "up to 2");
+	untouched_when_refused(MACHINE, EPROTONOSUPPORT, "schema 5", "up to 3");
 
 	/* A new store goes the same way. */
 	remove_tree(dir);
@@ -371,7 +371,7 @@ static void test_migration(void **state)
 static void test_migration_fails(void **state)
 {
 	const char *list[LATER];
-	struct store_options o = with_schema(5, list);
+	struct store_options o = with_schema(SCHEMA + 3, list);
 	struct store *s = NULL;
 	char *before, *after;
 	size_t n, n_after;
@@ -380,7 +380,7 @@ static void test_migration_fails(void **state)
 	prepare(0x35);
 	before = file_read(&n);
 	assert_int_equal(store_open_with(dir, MACHINE, &o, &s, &err), -EUCLEAN);
-	assert_non_null(strstr(err.s, "from schema 4 to 5"));
+	assert_non_null(strstr(err.s, "from schema 5 to 6"));
 	assert_non_null(strstr(err.s, "nowhere"));
 	after = file_read(&n_after);
 	assert_int_equal(n, n_after);
@@ -388,15 +388,15 @@ static void test_migration_fails(void **state)
 	free(before);
 	free(after);
 	/* One that would break a foreign key. */
-	list[2] = "DELETE FROM hold_log";
-	o.n_migrations = 3;
+	list[SCHEMA] = "DELETE FROM hold_log";
+	o.n_migrations = SCHEMA + 1;
 	assert_int_equal(store_open_with(dir, MACHINE, &o, &s, &err), -EUCLEAN);
 	s = open_ok();
 	assert_int_equal(loaded_mask(s, NULL), 0x35);
 	store_close(s);
 	/* Nor is a new store half made. */
 	remove_tree(dir);
-	o = with_schema(5, list);
+	o = with_schema(SCHEMA + 3, list);
 	assert_int_equal(store_open_with(dir, MACHINE, &o, &s, &err), -EUCLEAN);
 	assert_int_not_equal(access(file, F_OK), 0);
 }

@@ -720,7 +720,7 @@ static void test_fault_names(void **state)
 static void migrate_all(void)
 {
 	const char *list[LATER];
-	struct store_options o = with_schema(4, list);
+	struct store_options o = with_schema(SCHEMA + 2, list);
 	struct store *s = NULL;
 
 	o.vfs = "faulty";
@@ -732,7 +732,7 @@ static void migrate_all(void)
 static void migration_crash(bool power_cut)
 {
 	const char *list[LATER];
-	struct store_options o = with_schema(4, list);
+	struct store_options o = with_schema(SCHEMA + 2, list);
 	unsigned old = 0, new = 0;
 	struct store *s;
 

@@ -67,12 +67,12 @@ static void test_newer_schema(void **state)
 	(void)state;
 	prepare(3);
 	sql("PRAGMA user_version = 99");
-	untouched_when_refused(MACHINE, EPROTONOSUPPORT, "schema 99", "up to 2");
+	untouched_when_refused(MACHINE, EPROTONOSUPPORT, "schema 99", "up to 3");
 	sql("PRAGMA user_version = 0");
 	untouched_when_refused(MACHINE, EUCLEAN, "damaged", "schema 0");
 	sql("PRAGMA user_version = -1");
 	untouched_when_refused(MACHINE, EUCLEAN, "damaged", "schema -1");
-	sql("PRAGMA user_version = 2");
+	sql("PRAGMA user_version = 3");
 	prepare(3);
 }
 
