@@ -138,9 +138,9 @@ static void judge_bpf(const struct doctor_facts *f, struct findings *out)
 			     "use a kernel built with CONFIG_DEBUG_INFO_BTF, and mount /sys",
 			     "/sys/kernel/btf/vmlinux can't be read: the programs can't be fitted "
 			     "to this kernel");
-	if (f->bpffs_is)
+	if (f->bpffs[0] && f->bpffs_is)
 		findings_add(out, "bpffs", FINDING_OK, NULL, "%s is a BPF file system", f->bpffs);
-	else
+	else if (f->bpffs[0])
 		findings_add(out, "bpffs", FINDING_ERROR,
 			     "mount -t bpf bpf /sys/fs/bpf, or let bpffs name a mounted one",
 			     "%s is not on a BPF file system: nothing can be pinned there",
@@ -257,6 +257,8 @@ void doctor_run(const struct config *c, struct findings *out)
 	struct doctor_facts f;
 
 	doctor_read(c && c->bpffs ? c->bpffs : BPFFS_DEFAULT, &f);
+	if (c && !c->n_pools)
+		f.bpffs[0] = '\0'; /* it only watches: nothing is pinned */
 	doctor_judge(&f, out);
 	run_rules(c, out);
 	if (!c) {
@@ -266,7 +268,8 @@ void doctor_run(const struct config *c, struct findings *out)
 	}
 	for (size_t i = 0; i < c->n_warnings; i++)
 		findings_add(out, "config", FINDING_WARN, NULL, "%s", c->warnings[i]);
-	run_host(c, out);
+	if (c->n_pools)
+		run_host(c, out);
 	natflows_run(c, out);
 }
 

@@ -20,9 +20,10 @@
 struct doctor_facts {
 	char release[65]; /* uname -r */
 	bool btf;         /* /sys/kernel/btf/vmlinux can be read */
-	char bpffs[200];  /* the nearest directory above the configured path that exists */
-	bool bpffs_is;    /* it is on a BPF file system */
-	int jit;          /* net.core.bpf_jit_enable; -ENOENT outside the first network namespace */
+	char bpffs
+		[200]; /* the nearest directory above the configured path that exists; "": none is needed */
+	bool bpffs_is; /* it is on a BPF file system */
+	int jit;       /* net.core.bpf_jit_enable; -ENOENT outside the first network namespace */
 	int unprivileged_bpf_disabled; /* -errno */
 	uid_t euid;
 	/* Effective capabilities; bpf and perfmon also by CAP_SYS_ADMIN. */

@@ -45,7 +45,7 @@ int inventory_read(struct inventory *v);
 int inventory_find(struct inventory *v, enum sluice_l4 l4, const struct ct_tuple *orig,
 		   struct sockdiag_sock *ret);
 
-/* Fill in who has a socket: from its cgroup's processes first, then all. hint_pid: looked at first; 0: none. Never fails: what is not found is 0 and "". */
+/* Fill in who has a socket (procsock.h says in which order it is looked for). hint_pid: looked at first; 0: none. Never fails: what is not found is 0 and "". */
 void inventory_owner(struct inventory *v, const struct sockdiag_sock *s, int32_t hint_pid,
 		     struct inventory_sock *ret);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the lessor's parts share: lessor.c (grants and commits), lessor_watch.c (who has ended), lessor_sync.c (maps and kernel compared). */
+/* What the lessor's parts share: lessor.c (grants, life), lessor_commit.c (to the disk and into the maps), lessor_watch.c (who has ended), lessor_sync.c (maps and kernel compared). */
 #ifndef LESSOR_PRIVATE_H
 #define LESSOR_PRIVATE_H
 
@@ -111,6 +111,11 @@ struct lessor {
 	uint32_t n_steers;                       /* slots from here on are free */
 	struct lessor_stats stats;
 };
+
+static inline unsigned lessor_protos_count(uint8_t protos)
+{
+	return !!(protos & LEASE_TCP) + !!(protos & LEASE_UDP);
+}
 
 void lessor_say(const struct lessor *l, int priority, const char *event, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

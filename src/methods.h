@@ -12,7 +12,7 @@
 #include "watch.h"
 
 struct methods {
-	struct engine *engine; /* NULL with --watch-only */
+	struct engine *engine;   /* NULL with --watch-only */
 	struct control *control; /* for its own counters */
 	struct collisions *collisions;
 	struct watcher *watcher; /* NULL: nothing is watched */

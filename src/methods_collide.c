@@ -41,7 +41,7 @@ static json_t *name_json(const char *s)
 
 	if (text)
 		return text;
-	for (n = 0; s[n] && n < sizeof(copy) - 1; n++)
+	for (n = 0; n < sizeof(copy) - 1 && s[n]; n++)
 		copy[n] = (unsigned char)s[n] < 0x80 ? s[n] : '?';
 	copy[n] = '\0';
 	return json_string(copy);

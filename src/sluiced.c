@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The daemon: one thread, one epoll loop. It starts the engine, opens the control socket last, and then lets each
+ * The daemon: one epoll loop in one thread; leases are committed by another one (store_thread.c). It starts the engine, opens the control socket last, and then lets each
  * source of events be dealt with by the module that owns it. When the engine says that its memory and the maps may differ
  * (-EIO), everything is closed and started again; pins and traffic do not notice.
  */
@@ -538,7 +538,7 @@ static int daemon_main(const struct engine_opts *base)
 }
 
 /* -n: read and judge the configuration, and whether its uplinks and its group are there; touch nothing. */
-static int check_main(const char *path)
+static int check_main(const char *path, bool watch_only)
 {
 	struct host_link links[CONFIG_UPLINKS_MAX];
 	struct host_session *host = NULL;
@@ -547,13 +547,13 @@ static int check_main(const char *path)
 	int ret;
 
 	ret = config_load(path, &c, &err);
-	if (!ret)
+	if (!ret && !watch_only)
 		ret = config_need_pools(c, &err);
 	if (!ret)
 		ret = control_check(NULL, c->access.group, &err);
-	if (!ret)
+	if (!ret && !watch_only)
 		ret = host_open(&host, &err);
-	if (!ret) {
+	if (!ret && !watch_only) {
 		ret = host_links(host, c->uplinks, c->n_uplinks, links, &err);
 		if (ret < 0)
 			config_blame_uplink(c, &err);
@@ -562,6 +562,8 @@ static int check_main(const char *path)
 		fprintf(stderr, "%s\n", c->warnings[i]);
 	if (ret < 0)
 		fprintf(stderr, "%s\n", err.s);
+	else if (watch_only)
+		printf("%s: ok: %zu namespaces to watch\n", path, c->watch.n_netns);
 	else
 		printf("%s: ok: %zu pools, %zu uplinks\n", path, c->n_pools, c->n_uplinks);
 	host_close(host);
@@ -583,7 +585,7 @@ static int teardown_main(const char *path)
 static const char usage[] =
 	"Usage: sluiced [-f FILE] [-d] [-v] [--no-tcx]\n"
 	"       sluiced --watch-only [-f FILE] [-d] [-v]\n"
-	"       sluiced -n [-f FILE]\n"
+	"       sluiced -n [--watch-only] [-f FILE]\n"
 	"       sluiced --teardown [-f FILE]\n"
 	"\n"
 	"The daemon of Sluice: holds slices of shared addresses' ports and carries traffic through "
@@ -655,15 +657,15 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	if (optind < argc || check + teardown + watch_only > 1) {
+	if (optind < argc || (teardown && (check || watch_only))) {
 		fputs(optind < argc ? "sluiced takes no arguments. Try sluiced --help.\n"
-				    : "-n, --watch-only and --teardown exclude each other. Try "
+				    : "--teardown excludes -n and --watch-only. Try "
 				      "sluiced --help.\n",
 		      stderr);
 		return EXIT_USAGE;
 	}
 	if (check)
-		return check_main(opts.config_path);
+		return check_main(opts.config_path, watch_only);
 	log_open("sluiced", debug || teardown, verbose);
 	if (watch_only)
 		return watchonly_main(opts.config_path);

@@ -20,7 +20,7 @@
 
 /* How many times as long as it took we wait with doing it again. */
 #define REFRESH_PAUSE 49 /* 2 % of the time */
-#define LOOK_PAUSE    49
+#define LOOK_PAUSE    99
 #define AGAIN_PAUSE   1
 
 #define SAY_NS (10 * NS_PER_S) /* between two lines about losses */

@@ -434,7 +434,7 @@ static void test_loss(void **state)
 	ct_open_with(4096, true);
 	p.fd = ctnl_fd(ct);
 	assert_in_range(ctnl_stats(ct).buffer, 4096, 65536);
-	for (uint16_t i = 0; i < N; i++)
+	for (unsigned i = 0; i < N; i++)
 		udp(CLIENT4, (uint16_t)(20000 + i), ORIGIN4, 9);
 	assert_int_equal(poll(&p, 1, 0), 1);
 	/* What had arrived comes first; the loss is told once. */
@@ -535,7 +535,7 @@ static void test_dump(void **state)
 	(void)state;
 	dump_all();
 	assert_int_equal(seen.n, 0);
-	for (uint16_t i = 0; i < N; i++)
+	for (unsigned i = 0; i < N; i++)
 		udp(CLIENT4, (uint16_t)(20000 + i), ORIGIN4, 9);
 	for (uint16_t i = 0; i < 100; i++)
 		udp(SHARED4, (uint16_t)(50000 + i), ORIGIN4, 9);
@@ -553,7 +553,7 @@ static void test_dump(void **state)
 	assert_int_equal(r, 0);
 	assert_true(calls > N / 100);
 	assert_int_equal(seen.n, N + 1);
-	for (uint16_t i = 0; i < N; i += 100)
+	for (unsigned i = 0; i < N; i += 100)
 		assert_int_equal(count(CT_FOUND, T(CLIENT4, (uint16_t)(20000 + i), ORIGIN4, 9), &e),
 				 1);
 	assert_int_equal(count(CT_FOUND, T(SHARED4, 20000, ORIGIN4, 9), &e), 1);
