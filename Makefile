@@ -60,7 +60,7 @@ help:
 ## make check          as root: install what is needed, build, run every test
 ## make check-unit     parts of it: unit (ASan, UBSan), bpf, net, crash, kernel
 ## make fuzz           fuzz each parser, FUZZ_SECONDS each (default 60)
-## make bench          measure: NAT against nftables, leases and exec against programs without
+## make bench          measure: NAT against nftables, leases and exec against programs without, watching conntrack
 ## make lint           formatting, static analysis, manual pages, shell scripts
 ## make install        into DESTDIR and PREFIX
 ## make deb            a Debian package, in build/
@@ -239,6 +239,7 @@ bench: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all $(B)/bench/bench
 	$(Q)tests/bench/bench.sh --json $(B)/bench.json
 	$(Q)tests/bench/leases.sh --json $(B)/bench.json
+	$(Q)tests/bench/watch.sh --json $(B)/bench.json
 
 lint:
 	$(Q)scripts/setup lint

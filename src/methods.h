@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The methods of io.sluice: what the engine knows, as JSON. Those about leases act on the engine's lessor; what they did is committed, and their answers leave, at the
- * end of the turn (sluiced.c). Reload acts through its callback.
+ * end of the turn (daemon.c). Reload acts through its callback.
  */
 #ifndef METHODS_H
 #define METHODS_H

@@ -161,7 +161,8 @@ static void tell_rewrite(struct watcher *w, struct watch_ns *ns, const struct ct
 	collide_recent_see(w->recent, (uint32_t)ns->inode, &own, WATCH_SEEN_SOCKET, w->now_ns,
 			   FORGET_NS);
 	w->stats.told[c.in_slice]++;
-	if (w->opts.heal && s->inode)
+	/* Where the wire port is ours too, the answers come here, and the connection works. */
+	if (w->opts.heal && s->inode && !c.in_slice)
 		heal(w, ns, e, s, &c);
 	w->opts.tell(w->opts.arg, &c);
 }

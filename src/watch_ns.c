@@ -190,9 +190,15 @@ static int ns_open(struct watcher *w, struct watch_ns *ns, const char *name, str
 {
 	int own, fd = netns_fd(name, err), r;
 	struct stat st;
+	bool entered;
 
 	if (fd < 0)
 		return fd;
+	ns->nats = calloc(WATCH_NATS_MAX, sizeof(*ns->nats));
+	if (!ns->nats) {
+		close(fd);
+		return errtext_set(err, ENOMEM, "out of memory");
+	}
 	snprintf(ns->name, sizeof(ns->name), "%s", name);
 	if (fstat(fd, &st) < 0) {
 		r = errtext_set(err, errno, "watch: namespace \"%s\": %m", name);
@@ -205,12 +211,13 @@ static int ns_open(struct watcher *w, struct watch_ns *ns, const char *name, str
 		close(fd);
 		return own;
 	}
-	if (*name && setns(fd, CLONE_NEWNET) < 0)
+	entered = *name && setns(fd, CLONE_NEWNET) == 0;
+	if (*name && !entered)
 		r = errtext_set(err, errno, "watch: entering network namespace \"%s\": %m%s", name,
 				errno == EPERM ? " (CAP_SYS_ADMIN is needed)" : "");
 	else
 		r = sources_open(w, ns, err);
-	if (*name && setns(own, CLONE_NEWNET) < 0) {
+	if (entered && setns(own, CLONE_NEWNET) < 0) {
 		/* What we are about to do would happen in the wrong place. */
 		perror("sluiced: setns back");
 		abort();
@@ -267,11 +274,13 @@ static void ns_close(struct watcher *w, struct watch_ns *ns)
 	collide_ports_free(ns->ports);
 	collide_ports_free(ns->next);
 	free(ns->locals);
+	free(ns->nats);
 	ns->ctnl = NULL;
 	ns->inventory = NULL;
 	ns->netlink = NULL;
 	ns->ports = ns->next = NULL;
 	ns->locals = NULL;
+	ns->nats = NULL;
 	ns->events = ns->netfilter = ns->dumping = false;
 	ns->rests_ns = 0;
 	ns->n_risks = 0;

@@ -15,9 +15,10 @@
 #include "nfwatch.h"
 #include "watch.h"
 
-#define WATCH_BATCH     32   /* of observations: the clock is looked at in between */
-#define WATCH_RISKS_MAX 256  /* looked at a second time in one refresh */
-#define WATCH_ADDRS_MAX 4096 /* local addresses of a namespace */
+#define WATCH_BATCH     32    /* of observations: the clock is looked at in between */
+#define WATCH_RISKS_MAX 256   /* looked at a second time in one refresh */
+#define WATCH_ADDRS_MAX 4096  /* local addresses of a namespace */
+#define WATCH_NATS_MAX  65536 /* translated flows that are remembered, the last of each place */
 
 /* Bits for collide_recent_see() that are no source. */
 #define WATCH_SEEN_BEFORE (1U << 31) /* told before this start */
@@ -30,6 +31,13 @@ struct watch_risk {
 	struct sockdiag_sock sock;
 	struct ct_tuple reply; /* of the flow */
 	uint16_t zone;
+};
+
+/* A translated flow, to ask conntrack for later. */
+struct watch_nat {
+	enum sluice_l4 l4;
+	uint16_t zone;
+	struct ct_tuple reply;
 };
 
 /* What a descriptor of the watcher's epoll set is: kind, and index of the namespace. */
@@ -50,6 +58,7 @@ struct watch_ns {
 	size_t n_locals;
 	struct collide_ports *ports; /* of translated flows */
 	struct collide_ports *next;  /* being filled by a dump; NULL: it counts for nothing */
+	struct watch_nat *nats;      /* by outer port and address, see watch_risk.c */
 	bool whole;                  /* a dump has filled ports */
 	bool dumping;
 	bool lossy;           /* events were lost, and no dump has made up for it */

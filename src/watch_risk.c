@@ -40,10 +40,31 @@ static void risk_add(struct watch_ns *ns, const struct sockdiag_sock *s,
 	ns->n_risks += i == ns->n_risks;
 }
 
+/*
+ * The last flow with an outer port is remembered, since a dump is dear: it goes through the whole machine's table of buckets, of all namespaces, tens of milliseconds in which
+ * nothing else is done. Where two share a place one is forgotten, and where the last has ended an earlier one is not known: then a dump tells.
+ */
+static struct watch_nat *nat_place(const struct watch_ns *ns, enum sluice_l4 l4,
+				   const struct addr *a, uint16_t port)
+{
+	uint32_t h = port;
+
+	for (size_t i = 0; i < sizeof(a->b); i++)
+		h = h * 31 + a->b[i];
+	return &ns->nats[(h + (l4 == SLUICE_UDP) * 0x8001U) % WATCH_NATS_MAX];
+}
+
+static bool nat_is(const struct watch_nat *n, const struct sockdiag_sock *s)
+{
+	return n->l4 == s->l4 && n->reply.dport == s->lport && !addr_cmp(&n->reply.dst, &s->local);
+}
+
 void watch_risk_flow(struct watch_ns *ns, const struct ct_entry *e)
 {
 	struct sockdiag_sock s;
 
+	*nat_place(ns, e->l4, &e->reply.dst, e->reply.dport) =
+		(struct watch_nat){ e->l4, e->zone, e->reply };
 	if (inventory_port_used(ns->inventory, e->l4, &e->reply.dst, e->reply.dport, &e->reply.src,
 				e->reply.sport, &s) &&
 	    wants_tuple(&s))
@@ -128,12 +149,15 @@ static void on_fresh(void *arg, const struct sockdiag_sock *s)
 {
 	struct watch_ns *ns = arg;
 	struct ct_tuple reply = { s->remote, s->local, s->rport, s->lport };
+	const struct watch_nat *last;
 
 	if (!wants_tuple(s) || !collide_ports_get(ns->ports, s->l4, &s->local, s->lport))
 		return;
-	/* Bound only: a dump says which flows these are. */
+	last = nat_place(ns, s->l4, &s->local, s->lport);
 	if (connected(s))
 		risk_add(ns, s, &reply, 0);
+	else if (nat_is(last, s))
+		risk_add(ns, s, &last->reply, last->zone);
 	else
 		ns->look = true;
 }

@@ -165,7 +165,7 @@ static int start(struct watchonly *d, struct errtext *err)
 		.data = &d->methods,
 	};
 	struct metrics_opts mo = { .gather = on_gather, .note = on_note, .arg = d };
-	struct store_collision_filter latest = { .max = COLLIDE_RECENT_MAX };
+	struct store_collision_filter latest = { .max = COLLIDE_RECENT_MAX / 4 };
 	sigset_t mask;
 	int r;
 

@@ -72,7 +72,7 @@ done
 stop_bg natudp || true
 all_well nat $((ATTEMPTS / 2))
 all_well sock $((ATTEMPTS / 2))
-all_well natudp 20
+all_well natudp 5
 stop_bg wire || true
 check arbiter/two-users "tuples with two users" "$(bg_field wire report shared)" -eq 0
 check arbiter/reopened "connections opened on one that was open" "$(bg_field wire report reopened)" -eq 0
