@@ -433,6 +433,24 @@ sluiced_start() {
 	fi
 }
 
+# Only watch conntrack there: nothing is held, nothing programmed.
+sluiced_watch() { # EDGE
+	local edge=$1 dir=$LAB_STATE/$1
+
+	mkdir -p "$dir/watch-state"
+	cat >"$dir/watch.conf" <<-END
+		machine   = "$edge"
+		state-dir = "$dir/watch-state"
+		control   = "$dir/control.sock"
+		watch { netns = { "" } }
+	END
+	start_bg "sluiced-$edge" "$edge" "$SLUICED" --watch-only -d -f "$dir/watch.conf"
+	if ! wait_for 10 lab_sluiced_answers "$edge" || ! bg_alive "sluiced-$edge"; then
+		cat "$(bg_err "sluiced-$edge")" >&2
+		lab_die "sluiced --watch-only on $edge did not come up"
+	fi
+}
+
 sluiced_stop() {
 	stop_bg "sluiced-$1"
 }

@@ -186,12 +186,22 @@ introduction() {
 	say
 }
 
+# Has the watcher told the rewrite of this order?
+watcher_told() { # ORDER
+	local n
+
+	n=$(sluice_ctl edge1 -j collisions --kind rewrite | jq --argjson o "$1" \
+		'[.collisions[] | select(.bound_port == $o.bound_port and .wire_port == $o.wire_port)] | length')
+	((n == 1))
+}
+
 conntrack_half() {
-	local first bind last answers attempt
+	local first bind last answers attempt reported victim
 
 	say "== edge1 translates with nftables and conntrack: SNAT of 10.1.0.0/16 to $SHARED:$(edge_slice edge1)"
 	half_begin
 	nat_nftables_start edge1
+	sluiced_watch edge1
 	edge_silent edge2
 
 	# One rewrite in 33 lands inside the slice by chance, and then works: provoke another one.
@@ -209,6 +219,9 @@ conntrack_half() {
 	done
 	answers=$(edge_silent_count edge2)
 	tell '      connected                 \(.connected)   (\(.errno) after '"$HANG_S"' s)'
+	reported=$(true_if wait_for 5 watcher_told "$first")
+	victim=$(sluice_ctl edge1 -j collisions --kind rewrite | jq -r '.collisions[0].socket | "\(.comm), pid \(.pid)"')
+	say "      told by the watcher       $reported   (sluiced --watch-only runs beside; the victim is $victim)"
 	say "      The port is not one of edge1's, so the gateway brings the answers to the machine that has the"
 	say "      rest of the address: edge2 got $answers packets for a connection that it knows nothing of."
 
@@ -228,14 +241,14 @@ conntrack_half() {
 	socket_first conntrack 42000
 	last=$ORDER
 	tell '      program on the wire \(.wire_port), client on the wire \(.nat_port), both work: \(.both_work)'
+	sluiced_stop edge1
 	half_end
 
-	# Nothing in this half looks at conntrack's entries: what happened here, only the wire knows.
 	CONNTRACK=$(jq -cn --argjson first "$first" --argjson bind "$bind" --argjson last "$last" --argjson answers "$answers" \
-		'$first + {reported: false, answers_at_edge2: $answers,
+		--argjson reported "$reported" '$first + {reported: $reported, answers_at_edge2: $answers,
 		           orders: {flow_first: $first, bind_first: $bind, socket_first: $last}}')
 	jq -e '([.orders.flow_first, .orders.bind_first]
-	        | all(.connected == false and .in_slice == false and .wire_port != .bound_port and .flow_works))
+	        | all(.connected == false and .in_slice == false and .wire_port != .bound_port and .flow_works)) and .reported
 	       and .orders.socket_first.both_work and .answers_at_edge2 > 0' \
 		>/dev/null <<<"$CONNTRACK"
 }

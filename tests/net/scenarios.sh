@@ -40,5 +40,6 @@ check collision/sluice-connected "the socket connects under sluice" "$(field col
 check collision/sluice-in-slice "its wire port is in the slice" "$(field collision .sluice.in_slice)" = true
 check collision/sluice-moved "its wire port" "$(field collision .sluice.wire_port)" -ne \
 	"$(field collision .sluice.bound_port)"
+check collision/conntrack-reported "the rewrite is reported" "$(field collision .conntrack.reported)" = true
 check collision/sluice-reported "it is reported" "$(field collision .sluice.reported)" = true
 exit "$TEST_FAILED"
