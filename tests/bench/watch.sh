@@ -79,6 +79,7 @@ way_start() { # WAY
 
 # Has somebody joined a group of nfnetlink?
 listens() {
+	# shellcheck disable=SC2016 # awk's
 	in_ns edge1 awk '$2 == 12 && $4 !~ /^0*$/' /proc/self/net/netlink | grep .
 }
 
