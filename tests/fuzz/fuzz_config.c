@@ -71,8 +71,9 @@ static void check_accepted(const struct config *c)
 
 	REQUIRE(c->machine[0] && c->state_dir[0] == '/' && c->control[0] == '/');
 	REQUIRE(c->bpffs[0] == '/');
-	REQUIRE(c->n_uplinks >= 1 && c->n_uplinks <= CONFIG_UPLINKS_MAX);
-	REQUIRE(c->n_pools >= 1 && c->n_pools <= SLUICE_MAX_POOLS);
+	/* A file that only watches has neither. */
+	REQUIRE(c->n_uplinks <= CONFIG_UPLINKS_MAX && (c->n_uplinks >= 1 || !c->n_pools));
+	REQUIRE(c->n_pools <= SLUICE_MAX_POOLS && c->watch.n_netns <= CONFIG_NETNS_MAX);
 	REQUIRE(c->max_flows >= 1024 && c->max_flows <= 16777216 && c->icmp_rate <= 100000);
 	REQUIRE(c->fleet.ttl_s != 1 && c->fleet.ttl_s <= 86400);
 	for (size_t i = 0; i < c->n_pools; i++) {
