@@ -39,6 +39,8 @@ struct alloc {
 	__u32 first, nports, block_base;
 	__u32 block, visited; /* EIM */
 	__u32 result, fence;
+	__u32 pair; /* 1 + first row of the only address to look at; 0: all */
+	int charge; /* what client_charge() said */
 	__u16 pool;
 	__u8 l4;
 	__u8 eim;
@@ -158,7 +160,7 @@ static long try_overload(__u32 i, struct alloc_loop *l)
 	__u32 row = sluice_block_row(a->block_base, a->nports, a->l4, off), *n;
 	struct sluice_block *b = bpf_map_lookup_elem(&blocks, &row);
 	struct sluice_flow *r;
-	long err;
+	int err;
 
 	if (!b || b->mode != SLUICE_BLOCK_OVERLOAD || port_leased(b, off % SLUICE_BLOCK_PORTS))
 		return 0;
@@ -277,6 +279,12 @@ static long try_eim_own(__u32 i, struct alloc_loop *l)
 	return 1;
 }
 
+/* The first row of the slice's address. */
+static __always_inline __u32 slice_base(const struct sluice_slice *sl, __u32 row)
+{
+	return row - sl->first / ((__u32)sl->last - sl->first + 1);
+}
+
 /* Look through one slice. Leaves the outer end in a->rk.dst, dport and the slice in a->val. */
 static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 {
@@ -287,6 +295,8 @@ static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 
 	if (!sl || sl->state != SLUICE_SLICE_HELD || sl->pool != a->pool ||
 	    slice_fenced(sl, a->now_ns) || addr_is_v4(&sl->addr) != addr_is_v4(&a->rk.src))
+		return 0;
+	if (a->pair && slice_base(sl, row) != a->pair - 1)
 		return 0;
 	rel = bpf_map_lookup_elem(&released, &row);
 	if (!rel)

@@ -5,14 +5,19 @@
 
 #include <linux/pkt_cls.h>
 
-#include "maps_nat.bpf.h"
-#include "pkt.bpf.h"
+#include "work.bpf.h"
 
 /*
  * Functions marked GLOBAL are verified once, by themselves, and not again for each call; in return they may not trust a
  * pointer to be there, and take no context in disguise. Without them the programs would be too large to verify.
  */
 #define GLOBAL __noinline
+
+/*
+ * Functions that pass on a pointer to a key are verified with each call: before 6.2 a key of a map may not lie where the
+ * verifier knows no more than that it is memory, which is all it knows of an argument of a GLOBAL function.
+ */
+#define KEYED static __noinline
 
 /* Pass to whatever else is attached (TCX_NEXT and TC_ACT_UNSPEC are both -1). */
 #define VERDICT_PASS TC_ACT_UNSPEC
@@ -135,9 +140,11 @@ GLOBAL int event_send(struct __sk_buff *skb, const struct pkt *p, __u32 row, __u
 	n = p->len > p->l3_off ? p->len - p->l3_off : 0;
 	if (n >= SLUICE_EVENT_SNAP)
 		n = SLUICE_EVENT_SNAP;
-	/* The load wants a size that is known to be more than zero. */
-	if (n && n <= SLUICE_EVENT_SNAP && !bpf_skb_load_bytes(skb, p->l3_off, e->snap, n))
-		e->snap_len = n;
+	/* The load wants a size that is known to be more than zero, and before 6.8 a verifier does not learn that from n != 0. */
+	n--;
+	asm volatile("" : "+r"(n));
+	if (n < SLUICE_EVENT_SNAP && !bpf_skb_load_bytes(skb, p->l3_off, e->snap, n + 1))
+		e->snap_len = n + 1;
 	bpf_ringbuf_submit(e, 0);
 	es->sent++;
 	return 0;
@@ -153,6 +160,9 @@ static __always_inline bool reason_is_event(__u32 reason)
 	case SLUICE_DROP_no_port:
 	case SLUICE_DROP_no_slice:
 	case SLUICE_DROP_table_full:
+	case SLUICE_DROP_client_ports:
+	case SLUICE_DROP_client_states:
+	case SLUICE_DROP_client_rate:
 	case SLUICE_DROP_unleased:
 		return true;
 	}

@@ -5,7 +5,7 @@
  * control group that the *socket* was created in. So a socket that was made outside and handed in is left alone, and so is one of ours in
  * the hands of a process outside.
  *
- * What cannot be served here leaves with the machine's own address, and is translated at the uplink. There is no such translation for IPv6: it is refused.
+ * What cannot be served here leaves with the machine's own address, and is translated at the uplink. It is of the family that the lease is of; of the other one, nothing leaves.
  *
  * A TCP connection on a shared lease takes any port whose 5-tuple is free. The kernel's tables say which are; between the hook and
  * the entry of the socket in these tables a claim keeps other threads off. On an exclusive lease it takes a port that no other socket has a claim
@@ -305,11 +305,11 @@ static __always_inline int connect_any(struct bpf_sock_addr *ctx, const union sl
 	if (!exec || !sk)
 		return answer;
 	if (l4 < 0 || !(exec->protos & 1 << l4))
-		return unserved(dst);
+		return 1;
 	src = sock_src(sk);
 	if (!addr_equal(&src, &exec->addr)) {
 		if (sk->src_port || !addr_is_any(&src))
-			return unserved(dst);
+			return 1;
 	} else if (sk->src_port) {
 		if (proto == IPPROTO_TCP)
 			connect_bound(ctx, exec, dst);
@@ -349,12 +349,12 @@ static __always_inline int sendmsg_any(struct bpf_sock_addr *ctx, const union sl
 	if (!exec || !sk)
 		return answer;
 	if (ctx->protocol != IPPROTO_UDP)
-		return unserved(dst);
+		return 1;
 	if (addr_equal(src, &exec->addr))
 		return port_is_of(exec, SLUICE_UDP, sk->src_port) ? 1 : deny(EADDRNOTAVAIL);
 	if (bpf_map_lookup_elem(&addrs, src))
 		return deny(EADDRNOTAVAIL);
-	return unserved(dst);
+	return 1;
 }
 
 SEC("cgroup/sendmsg4")

@@ -63,12 +63,6 @@ static __always_inline bool addr_is_v4(const union sluice_addr *a)
 	return !a->d[0] && a->w[2] == bpf_htonl(0xffff);
 }
 
-/* What the lease can't serve: IPv4 is translated at the uplink, IPv6 must not leave with the machine's own address. */
-static __always_inline int unserved(const union sluice_addr *dst)
-{
-	return addr_is_v4(dst) ? 1 : deny(EADDRNOTAVAIL);
-}
-
 /* Addresses */
 
 static __always_inline union sluice_addr addr_of_v4(__be32 v4)

@@ -7,10 +7,8 @@
 #ifndef FLOW_BPF_H
 #define FLOW_BPF_H
 
-#include "count.bpf.h"
+#include "client.bpf.h"
 #include "sluice_flow.h"
-
-#define EEXIST 17
 
 static __always_inline struct sluice_pool *pool_of(__u32 row)
 {
@@ -105,8 +103,8 @@ static __always_inline void seen_catch_up(struct sluice_flow *r, __u32 seen_s)
 		__sync_val_compare_and_swap(&r->seen_s, was_s, seen_s);
 }
 
-GLOBAL bool rev_alive(const struct sluice_flow_key *rk, struct sluice_flow *r, __u32 now_s,
-		      __u32 grace_s)
+KEYED bool rev_alive(const struct sluice_flow_key *rk, struct sluice_flow *r, __u32 now_s,
+		     __u32 grace_s)
 {
 	struct sluice_flow_key fk;
 	struct sluice_slice *sl;
@@ -199,9 +197,12 @@ static __always_inline bool port_leased(const struct sluice_block *b, __u32 bit)
 }
 
 /* Take a rev entry out, and its flow with it. False: somebody else has. */
-GLOBAL bool rev_reclaim(const struct sluice_flow_key *rk, struct sluice_flow *r)
+KEYED bool rev_reclaim(const struct sluice_flow_key *rk, struct sluice_flow *r)
 {
-	struct sluice_flow_key fk;
+	union { /* one after the other: the stack is short */
+		struct sluice_flow_key fk;
+		struct sluice_client_key client;
+	} k;
 	struct sluice_flow *f;
 	__u32 seen_s, *n = NULL;
 
@@ -212,13 +213,19 @@ GLOBAL bool rev_reclaim(const struct sluice_flow_key *rk, struct sluice_flow *r)
 	    __sync_val_compare_and_swap(&r->seen_s, seen_s, SLUICE_DEAD) != seen_s)
 		return false;
 	if (!(r->flags & SLUICE_FLOW_PERMIT)) {
-		fwd_key_of(&fk, rk, r);
-		f = bpf_map_lookup_elem(&fwd, &fk);
+		fwd_key_of(&k.fk, rk, r);
+		f = bpf_map_lookup_elem(&fwd, &k.fk);
 		if (f && same_flow(f, rk->dport, r)) {
 			if (r->flags & SLUICE_FLOW_EIM)
 				__sync_fetch_and_add(&f->sessions, -1);
 			else
-				bpf_map_delete_elem(&fwd, &fk);
+				bpf_map_delete_elem(&fwd, &k.fk);
+		}
+		if (r->flags & SLUICE_FLOW_COUNTED) {
+			client_key(&k.client, &r->addr, r->zone);
+			client_release(&k.client,
+				       (l4_index(rk->proto) & CLIENT_L4) | CLIENT_STATE |
+					       (r->flags & SLUICE_FLOW_EIM ? 0 : CLIENT_PORT));
 		}
 		count_ended(r, rk->proto);
 		if (!sluice_flow_both(r))
@@ -243,8 +250,9 @@ static __always_inline struct sluice_block *block_of(const struct sluice_slice *
 }
 
 /* Take a mapping out and give its port back. Its sessions, if any, are as dead as it is. */
-GLOBAL bool mapping_reclaim(const struct sluice_flow_key *fk, struct sluice_flow *f)
+KEYED bool mapping_reclaim(const struct sluice_flow_key *fk, struct sluice_flow *f)
 {
+	struct sluice_client_key client;
 	struct sluice_slice *sl;
 	struct sluice_block *b;
 	__u32 seen_s, bit;
@@ -257,6 +265,10 @@ GLOBAL bool mapping_reclaim(const struct sluice_flow_key *fk, struct sluice_flow
 		return false;
 	sl = slice_of(f);
 	b = sl ? block_of(sl, fk->proto, f->port, &bit) : NULL;
+	if (f->flags & SLUICE_FLOW_COUNTED) {
+		client_key(&client, &fk->src, fk->zone);
+		client_release(&client, (l4_index(fk->proto) & CLIENT_L4) | CLIENT_PORT);
+	}
 	bpf_map_delete_elem(&fwd, fk);
 	if (b)
 		__sync_fetch_and_and(&b->bits, ~(1ULL << bit));
@@ -287,8 +299,8 @@ static __always_inline struct sluice_flow *rev_of(const struct sluice_flow_key *
 	return r && same_flow(f, rk.dport, r) ? r : NULL;
 }
 
-GLOBAL bool fwd_alive(const struct sluice_flow_key *fk, const struct sluice_flow *f, __u32 now_s,
-		      __u32 grace_s)
+KEYED bool fwd_alive(const struct sluice_flow_key *fk, const struct sluice_flow *f, __u32 now_s,
+		     __u32 grace_s)
 {
 	struct sluice_slice *sl;
 	struct sluice_pool *pool;
@@ -312,7 +324,7 @@ GLOBAL bool fwd_alive(const struct sluice_flow_key *fk, const struct sluice_flow
 }
 
 /* Take out whatever this fwd entry stands for. False: somebody else is at it. */
-GLOBAL bool fwd_reclaim(const struct sluice_flow_key *fk, struct sluice_flow *f)
+KEYED bool fwd_reclaim(const struct sluice_flow_key *fk, struct sluice_flow *f)
 {
 	struct sluice_slice *sl;
 	struct sluice_flow_key rk;

@@ -6,6 +6,7 @@
 #ifndef GUARD_BPF_H
 #define GUARD_BPF_H
 
+#include "icmp.bpf.h"
 #include "own.bpf.h"
 
 /*
@@ -26,7 +27,7 @@ static __always_inline struct sluice_lease *lease_of(const struct sluice_slice *
 	if (!b || !port_leased(b, bit))
 		return NULL;
 	*ret_kept = true;
-	return bpf_map_lookup_elem(&leases, &k);
+	return lease_row(&k);
 }
 
 /*
@@ -98,13 +99,14 @@ static __always_inline bool exec_leaves_alone(const struct pkt *p, __u32 pool_ro
 	return lpm_find(&no_nat, pool_row, &p->dst);
 }
 
-static __always_inline int from_exec(struct __sk_buff *skb, struct pkt *p,
+static __always_inline int from_exec(struct __sk_buff *skb, struct work *w,
 				     const struct sluice_conf *c)
 {
+	struct pkt *p = &w->p;
 	bool answers =
 		p->bad == NOT_BAD && p->kind == PKT_DATA && p->l4 == SLUICE_TCP && !tcp_opens(p);
 	struct sluice_exec *e = exec_of(skb, c);
-	struct sluice_flow_key fk;
+	struct sluice_flow_key *fk = &w->key;
 	struct sluice_slice *sl;
 	struct sluice_flow *f;
 	__u32 pool_row;
@@ -115,16 +117,16 @@ static __always_inline int from_exec(struct __sk_buff *skb, struct pkt *p,
 		return VERDICT_PASS;
 	p->now = now_get();
 	if (answers) {
-		f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim_first(p));
+		f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, eim_first(p));
 		if (!f)
-			f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, !eim_first(p));
+			f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, !eim_first(p));
 		if (!f)
 			return VERDICT_PASS;
 		sl = slice_row(f->slice);
 		pool_row = sl ? sl->pool : 0;
 		if (e && !e->protos)
 			return verdict_drop(skb, p, pool_row, SLUICE_DROP_unleased);
-		step = flow_out(skb, p, &fk, f);
+		step = flow_out(skb, p, fk, f);
 		if (step == STEP_NONE || step == SLUICE_DROP_no_flow)
 			return VERDICT_PASS;
 		if (step == STEP_OK)
@@ -137,7 +139,7 @@ static __always_inline int from_exec(struct __sk_buff *skb, struct pkt *p,
 	if (exec_leaves_alone(p, pool_row))
 		return VERDICT_PASS;
 	/* No protocol: its lease has ended before its processes. */
-	if (p->v6 || !addr_is_v4(&e->addr) || !e->protos)
+	if (p->v6 == addr_is_v4(&e->addr) || !e->protos)
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_unleased);
 	if (p->bad != NOT_BAD)
 		return verdict_drop(skb, p, pool_row, p->bad);
@@ -166,12 +168,13 @@ static __always_inline bool from_elsewhere(struct __sk_buff *skb, const struct s
 }
 
 /* The guard: packets of this machine's own that have a shared source. */
-static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int from_socket(struct __sk_buff *skb, struct work *w)
 {
+	struct pkt *p = &w->p;
 	struct sluice_addr_row *ar = bpf_map_lookup_elem(&addrs, &p->src);
 	struct sluice_conf *c = conf_row();
+	struct sluice_flow_key *fk = &w->key;
 	struct sluice_pool_stats *st;
-	struct sluice_flow_key fk;
 	struct sluice_slice *sl;
 	struct sluice_pool *pool;
 	struct sluice_flow *f;
@@ -179,8 +182,14 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 	bool eim, mixed, deny;
 	int step, own = OWN_NONE;
 
+	if (p->bad == NOT_BAD && p->kind == PKT_ICMP_ERROR) {
+		p->now = now_get();
+		step = error_made_here(skb, p);
+		if (step != VERDICT_OPEN)
+			return step;
+	}
 	if (!ar)
-		return c && c->execs ? from_exec(skb, p, c) : VERDICT_PASS;
+		return c && c->execs ? from_exec(skb, w, c) : VERDICT_PASS;
 	pool_row = ar->pool;
 	if (p->bad != NOT_BAD)
 		return verdict_drop(skb, p, pool_row, p->bad);
@@ -215,18 +224,15 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 	}
 	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
 	mixed = pool->mixed[p->l4 & 3];
-	/* Nothing of IPv6 is translated. */
-	if (p->v6)
-		return verdict_out(skb, pool_row);
 	if (!eim || mixed)
 		own = own_found(p);
 	if (own == OWN_GO)
 		return verdict_out(skb, pool_row);
 	/* Moved before? Then go on so. Or a mark of a port: then it is not changed. */
-	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
+	f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, eim);
 	if (!f && mixed)
-		f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, !eim);
-	step = f ? flow_out(skb, p, &fk, f) : STEP_NONE;
+		f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, !eim);
+	step = f ? flow_out(skb, p, fk, f) : STEP_NONE;
 	if (step == STEP_OK)
 		return verdict_out(skb, pool_row);
 	if (step != STEP_NONE)
@@ -243,7 +249,7 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct pkt *p)
 		return verdict_out(skb, pool_row);
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
-	f = fwd_find(&fk, p, SLUICE_ZONE_LOCAL, eim);
+	f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, eim);
 	/* Another CPU has just marked the port for the same socket. */
 	if (f && f->port == p->sport)
 		return verdict_out(skb, pool_row);

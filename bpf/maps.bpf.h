@@ -59,4 +59,16 @@ HASH(owners, BPF_MAP_TYPE_LRU_HASH, __u64, struct sluice_owner, SLUICE_MAX_OWNER
 /* Keys the hashes that choose where a search for a port begins (RFC 6056); new at every load. */
 const volatile __u64 secret[2];
 
+/*
+ * What a port is leased for, or NULL. The kernel replaces a row by putting the new one at the head of its chain and unlinking the old one: a look-up
+ * that has passed the head and not yet come to the old row sees neither. The daemon writes a lease's rows anew when a socket is registered for it, and a
+ * datagram that comes just then must not be lost, so what is not there is looked for again, from the head on.
+ */
+static __always_inline struct sluice_lease *lease_row(const struct sluice_port_key *k)
+{
+	struct sluice_lease *l = bpf_map_lookup_elem(&leases, k);
+
+	return l ?: bpf_map_lookup_elem(&leases, k);
+}
+
 #endif

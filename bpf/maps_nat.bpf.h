@@ -11,12 +11,21 @@ ROWS(blocks, struct sluice_block, SLUICE_MAX_BLOCKS, BPF_F_MMAPABLE);
 HASH(clients, BPF_MAP_TYPE_LPM_TRIE, struct sluice_lpm_key, __u32, SLUICE_MAX_PREFIXES,
      BPF_F_NO_PREALLOC);
 
+HASH(zones, BPF_MAP_TYPE_HASH, __u32, __u16, SLUICE_MAX_ZONES, 0);
+
 /* What the programs fill. The flow tables get their size when they are created. */
 HASH(fwd, BPF_MAP_TYPE_HASH, struct sluice_flow_key, struct sluice_flow, 1024, 0);
 HASH(rev, BPF_MAP_TYPE_HASH, struct sluice_flow_key, struct sluice_flow, 1024, 0);
 HASH(full, BPF_MAP_TYPE_LRU_HASH, struct sluice_full_key, struct sluice_full, 16384, 0);
 /* Sockets without a lease, by cookie: when they were last reported, whole seconds. */
 HASH(reported, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
+/* Its size is set as the flow tables' is. Memory is had beforehand: what asks for it packet by packet is outrun by a flood. */
+HASH(client_state, BPF_MAP_TYPE_HASH, struct sluice_client_key, struct sluice_client, 1024, 0);
+HASH(frags, BPF_MAP_TYPE_HASH, struct sluice_frag_key, struct sluice_frag, SLUICE_MAX_FRAGS, 0);
+HASH(frag_hold, BPF_MAP_TYPE_HASH, struct sluice_frag_hold_key, struct sluice_frag_held,
+     SLUICE_MAX_HELD, 0);
+ROWS(idents, struct sluice_ident, SLUICE_IDS, 0);
+HASH(hot, BPF_MAP_TYPE_LRU_HASH, struct sluice_full_key, struct sluice_hot, SLUICE_MAX_HOT, 0);
 ROWS(port_flows, struct sluice_port_flows, SLUICE_MAX_BLOCKS / 3 * 2, BPF_F_MMAPABLE);
 ROWS(released, __u32, SLUICE_MAX_SLICES, BPF_F_MMAPABLE);
 ROWS(use_bits, __u64, SLUICE_MAX_BLOCKS, BPF_F_MMAPABLE);

@@ -29,13 +29,14 @@ static __always_inline void count_created(__u32 pool, __u8 l4)
  * Endpoint-independent TCP: let remote ends in that the filtering allows. The entry lives as its mapping does. Turns the session's key
  * and value into the entry's own.
  */
-GLOBAL int permit_add(struct sluice_flow_key *rk, struct sluice_flow *val, __u8 filtering)
+KEYED int permit_add(struct sluice_flow_key *rk, struct sluice_flow *val, __u8 filtering)
 {
 	struct sluice_flow *r;
 
 	if (!rk || !val)
 		return -1;
 	rev_key_mask(rk, filtering);
+	val->flags &= ~SLUICE_FLOW_COUNTED;
 	val->flags |= SLUICE_FLOW_PERMIT;
 	r = bpf_map_lookup_elem(&rev, rk);
 	if (r && (r->flags & SLUICE_FLOW_PERMIT) && addr_eq(&r->addr, &val->addr) &&
@@ -61,16 +62,19 @@ static __always_inline __u32 *lpm_find(void *map, __u32 pool, const union sluice
  */
 GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 {
-	struct sluice_flow val = {}, *r;
-	struct sluice_flow_key rk = {};
+	struct work *w = work_row();
+	struct sluice_flow_key *rk;
+	struct sluice_flow *val, *r;
 	struct sluice_pool *pool;
 	struct sluice_slice *sl;
 	__u8 filtering;
 	__u16 idle_s;
-	long err;
+	int err, charge = CLIENT_UNCOUNTED;
 
-	if (!p || !f)
+	if (!p || !f || !w)
 		return SLUICE_DROP_rewrite;
+	rk = &w->rk;
+	val = &w->val;
 	sl = slice_of(f);
 	pool = sl ? pool_of(sl->pool) : NULL;
 	if (!pool)
@@ -80,7 +84,7 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 	if (f->timeout_s < idle_s)
 		f->timeout_s = idle_s;
 	if (f->flags & SLUICE_FLOW_OWN) {
-		if (f->last_v4[3] != p->dst.w[3])
+		if (!p->v6 && f->last_v4[3] != p->dst.w[3])
 			f->last_v4[3] = p->dst.w[3];
 		if (f->rport != p->dport)
 			f->rport = p->dport;
@@ -88,15 +92,16 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 		if (p->l4 == SLUICE_UDP)
 			return STEP_OK;
 	}
-	rk.src = p->dst;
-	rk.sport = p->dport;
-	rk.dst = sl->addr;
-	rk.dport = f->port;
-	rk.proto = p->proto;
+	__builtin_memset(rk, 0, sizeof(*rk));
+	rk->src = p->dst;
+	rk->sport = p->dport;
+	rk->dst = sl->addr;
+	rk->dport = f->port;
+	rk->proto = p->proto;
 	if (eim_session_masked(p->l4))
-		rev_key_mask(&rk, filtering);
-	r = bpf_map_lookup_elem(&rev, &rk);
-	if (r && inner_is(r, p, zone) && r->epoch == f->epoch && rev_alive(&rk, r, p->now.s, 0)) {
+		rev_key_mask(rk, filtering);
+	r = bpf_map_lookup_elem(&rev, rk);
+	if (r && inner_is(r, p, zone) && r->epoch == f->epoch && rev_alive(rk, r, p->now.s, 0)) {
 		if (p->l4 == SLUICE_TCP) {
 			if (tcp_opens(p) && tcp_over(sluice_tcp_state(r->tcp_out, r->tcp))) {
 				r->tcp_out = 0;
@@ -115,19 +120,30 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 	if (p->l4 == SLUICE_TCP && !tcp_opens(p) && !(f->flags & SLUICE_FLOW_OWN))
 		return SLUICE_DROP_no_flow;
 	if (r)
-		rev_reclaim(&rk, r);
-	val.addr = p->src;
-	val.port = p->sport;
-	val.rport = p->dport;
-	val.slice = f->slice;
-	val.epoch = f->epoch;
-	val.seen_s = p->now.s;
-	val.timeout_s = idle_s;
-	val.zone = zone;
-	val.tcp_out = p->tcp;
-	val.flags = SLUICE_FLOW_EIM | (f->flags & SLUICE_FLOW_OWN) |
-		    (zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0);
-	err = bpf_map_update_elem(&rev, &rk, &val, BPF_NOEXIST);
+		rev_reclaim(rk, r);
+	if (!(f->flags & SLUICE_FLOW_OWN))
+		charge =
+			client_charge(&p->src, zone, sl->pool,
+				      CLIENT_STATE | CLIENT_BEGIN | (p->l4 & CLIENT_L4), p->now.ns);
+	if (charge >= 0)
+		return charge;
+	__builtin_memset(val, 0, sizeof(*val));
+	val->addr = p->src;
+	val->port = p->sport;
+	val->rport = p->dport;
+	val->slice = f->slice;
+	val->epoch = f->epoch;
+	val->seen_s = p->now.s;
+	val->timeout_s = idle_s;
+	val->zone = zone;
+	val->tcp_out = p->tcp;
+	val->flags = SLUICE_FLOW_EIM | (f->flags & SLUICE_FLOW_OWN) |
+		     (zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0);
+	if (charge == CLIENT_COUNTED)
+		val->flags |= SLUICE_FLOW_COUNTED;
+	err = bpf_map_update_elem(&rev, rk, val, BPF_NOEXIST);
+	if (err && charge == CLIENT_COUNTED)
+		client_release(&w->client, CLIENT_STATE | (p->l4 & CLIENT_L4));
 	if (err == -EEXIST)
 		return STEP_OK; /* another CPU has just begun the same session */
 	/* A socket has its port already. */
@@ -138,7 +154,7 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 		return STEP_OK;
 	count_created(sl->pool, p->l4);
 	if (p->l4 == SLUICE_TCP && filtering != SLUICE_FILTER_PORT &&
-	    permit_add(&rk, &val, filtering))
+	    permit_add(rk, val, filtering))
 		return SLUICE_DROP_table_full;
 	return STEP_OK;
 }
@@ -147,8 +163,8 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
  * Translate a packet by its fwd entry. Returns STEP_OK when the packet has its outer source, STEP_NONE when the entry
  * turned out dead and is gone, STEP_PASS for an endpoint-independent mapping's packet to a no-nat destination, or a reason.
  */
-GLOBAL int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct sluice_flow_key *fk,
-		    struct sluice_flow *f)
+KEYED int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct sluice_flow_key *fk,
+		   struct sluice_flow *f)
 {
 	union sluice_addr outer;
 	struct sluice_slice *sl;
@@ -186,31 +202,39 @@ GLOBAL int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct slu
 	return rewrite_src(skb, p, &outer, port) ? SLUICE_DROP_rewrite : STEP_OK;
 }
 
+/* What a new entry of fwd, with its rev entry in overload mode, is counted for. */
+static __always_inline __u32 client_what(const struct alloc *a, __u8 l4)
+{
+	return CLIENT_PORT | (a->eim ? 0 : CLIENT_STATE) | (l4 & CLIENT_L4);
+}
+
+static __always_inline int client_undo(struct work *w, const struct alloc *a, const struct pkt *p)
+{
+	if (a->charge == CLIENT_COUNTED)
+		client_release(&w->client, client_what(a, p->l4));
+	return CLIENT_UNCOUNTED;
+}
+
 /*
  * Begin a flow, or for an endpoint-independent pool a mapping: allocate the outer end and enter it. only_row: the one slice to look in (a
  * socket keeps its address), or -1 for all of the pool's. Afterwards the fwd entry is there: STEP_OK, or a reason.
  */
-static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, struct alloc *a,
-				 __u32 pool_row, __u32 only_row)
+static __always_inline int flow_enter(struct __sk_buff *skb, const struct pkt *p, struct alloc *a,
+				      struct work *w, const struct sluice_pool *pool,
+				      __u32 pool_row, __u32 only_row)
 {
-	struct sluice_pool *pool = pool_of(pool_row);
 	struct alloc_loop l = { .skb = skb, .a = a };
 	struct sluice_block *b;
 	struct sluice_slice *sl;
 	__u64 held_word;
 	__u32 bit, *count;
-	long err;
+	int err;
 
-	if (!pool)
-		return SLUICE_DROP_no_slice;
-	if (p->l4 == SLUICE_TCP && !tcp_opens(p))
-		return SLUICE_DROP_no_flow;
 	held_word = *(volatile __u64 *)&pool->held;
 	a->held_base = held_word >> 32;
 	a->held_n = (__u32)held_word;
 	a->pool = pool_row;
 	a->l4 = p->l4;
-	a->eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
 	a->now_ns = p->now.ns;
 	a->now_s = p->now.s;
 	a->result = ALLOC_NO_SLICE;
@@ -226,15 +250,23 @@ static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, str
 	a->val.timeout_s = idle_timeout_s(p, &pool->timers);
 	a->val.zone = a->fk.zone;
 	a->val.flags = a->fk.zone == SLUICE_ZONE_LOCAL ? SLUICE_FLOW_LOCAL : 0;
+	if (a->charge == CLIENT_COUNTED)
+		a->val.flags |= SLUICE_FLOW_COUNTED;
 	if (only_row != -1U) {
-		a->start = keyed_hash(p->src.d[1], (__u64)p->sport << 32 | p->dport, p->now.ns);
+		a->start = keyed_hash(p->src.d[0] ^ p->src.d[1], (__u64)p->sport << 32 | p->dport,
+				      p->now.ns);
 		alloc_slice(&l, only_row);
 	} else if (a->held_n) {
 		/* The slice by the client, so that a client keeps its address; the port by everything. */
 		a->slice_start = keyed_hash(p->src.d[0], p->src.d[1], a->fk.zone);
-		a->start =
-			keyed_hash(p->src.d[1], p->dst.d[1], p->now.ns ^ ((__u64)p->sport << 48));
+		a->start = keyed_hash(p->src.d[0] ^ p->src.d[1], p->dst.d[0] ^ p->dst.d[1],
+				      p->now.ns ^ ((__u64)p->sport << 48));
 		bpf_loop(a->held_n, try_slice, &l, 0);
+		/* The address that the client had is no longer here: its flows are at an end, or another pool's. */
+		if (a->pair && a->result == ALLOC_NO_SLICE) {
+			a->pair = 0;
+			bpf_loop(a->held_n, try_slice, &l, 0);
+		}
 	}
 	switch (a->result) {
 	case ALLOC_FULL:
@@ -243,6 +275,11 @@ static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, str
 		return SLUICE_DROP_table_full;
 	case ALLOC_NO_SLICE:
 		return SLUICE_DROP_no_slice;
+	}
+	if (a->charge == CLIENT_COUNTED && !a->pair && pool->pairing == SLUICE_PAIRING_PAIRED) {
+		sl = slice_row(a->val.slice);
+		if (sl)
+			client_pair(w, slice_base(sl, a->val.slice));
 	}
 	/* From here the value is the fwd entry's. */
 	a->val.addr.d[0] = 0;
@@ -259,6 +296,7 @@ static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, str
 		return STEP_OK;
 	}
 	/* Give the outer end back: another CPU was faster with the same flow, or there is no room. */
+	a->charge = client_undo(w, a, p);
 	if (a->eim) {
 		sl = slice_row(a->val.slice);
 		b = sl ? block_of(sl, p->proto, a->rk.dport, &bit) : NULL;
@@ -270,6 +308,30 @@ static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, str
 		port_count_put(count);
 	}
 	return err == -EEXIST ? STEP_OK : SLUICE_DROP_table_full;
+}
+
+static __noinline int flow_begin(struct __sk_buff *skb, const struct pkt *p, struct alloc *a,
+				 __u32 pool_row, __u32 only_row)
+{
+	struct sluice_pool *pool = pool_of(pool_row);
+	struct work *w = work_row();
+	int step;
+
+	if (!pool || !w)
+		return SLUICE_DROP_no_slice;
+	if (p->l4 == SLUICE_TCP && !tcp_opens(p))
+		return SLUICE_DROP_no_flow;
+	a->eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
+	/* A mapping's sessions are counted one by one. */
+	a->charge = client_charge(&p->src, a->fk.zone, pool_row,
+				  client_what(a, p->l4) | (a->eim ? 0 : CLIENT_BEGIN), p->now.ns);
+	if (a->charge >= 0)
+		return a->charge;
+	a->pair = a->charge == CLIENT_COUNTED ? w->pair : 0;
+	step = flow_enter(skb, p, a, w, pool, pool_row, only_row);
+	if (step != STEP_OK)
+		client_undo(w, a, p);
+	return step;
 }
 
 static __always_inline struct sluice_flow *fwd_find(struct sluice_flow_key *fk, const struct pkt *p,
@@ -326,8 +388,7 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 		if (step == STEP_NONE)
 			step = SLUICE_DROP_table_full;
 		/* A mapping whose first session found no room would keep its port for nothing. */
-		if (step == SLUICE_DROP_table_full && f && (f->flags & SLUICE_FLOW_EIM) &&
-		    !f->sessions)
+		if (step >= 0 && f && (f->flags & SLUICE_FLOW_EIM) && !f->sessions)
 			mapping_reclaim(&a->fk, f);
 	}
 	if (step >= 0 && st)

@@ -3,7 +3,7 @@
  * Marks of the sockets' own flows: what NAT's entries are to it, these are to the sockets that keep their tuple. Whoever makes the entry first, by the same
  * atomic insert (overload) or the same bit (endpoint-independent), has the tuple; see ARCHITECTURE.md, "The arbiter".
  *
- * A port under lease needs none: NAT keeps off it. Neither does IPv6, where nothing is translated.
+ * A port under lease needs none: NAT keeps off it.
  */
 #ifndef OWN_BPF_H
 #define OWN_BPF_H
@@ -118,7 +118,7 @@ GLOBAL int own_mark(struct __sk_buff *skb, const struct pkt *p, __u32 row)
 	struct sluice_block *b;
 	struct sluice_flow *r;
 	int seen, i;
-	long err;
+	int err;
 
 	if (!p || !sl || !a)
 		return OWN_FULL;
@@ -168,7 +168,7 @@ GLOBAL int own_mark_eim(struct __sk_buff *skb, const struct pkt *p, __u32 row)
 	struct sluice_flow *f;
 	__u64 mask;
 	int seen;
-	long err;
+	int err;
 
 	if (!p || !sl || !a)
 		return OWN_FULL;
@@ -191,8 +191,10 @@ GLOBAL int own_mark_eim(struct __sk_buff *skb, const struct pkt *p, __u32 row)
 	}
 	seen = sock_look(skb, &a->rk);
 	own_val(&a->val, p, row, sl, pool);
-	a->val.flags |= SLUICE_FLOW_EIM | (own_blind(seen) ? SLUICE_FLOW_BLIND : 0);
-	a->val.last_v4[3] = p->dst.w[3];
+	/* There is no room for an IPv6 remote end, to ask the kernel with. */
+	a->val.flags |= SLUICE_FLOW_EIM | (p->v6 || own_blind(seen) ? SLUICE_FLOW_BLIND : 0);
+	if (!p->v6)
+		a->val.last_v4[3] = p->dst.w[3];
 	fwd_key(&a->fk, p, SLUICE_ZONE_LOCAL, true);
 	/* A lease that came in between has the port. */
 	err = port_leased(b, bit) ? 0 : bpf_map_update_elem(&fwd, &a->fk, &a->val, BPF_NOEXIST);

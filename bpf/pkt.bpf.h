@@ -21,6 +21,10 @@
 
 #define NOT_BAD 0xff
 
+/* RFC 791, of the fragment field. */
+#define IP_MF     0x2000
+#define IP_OFFSET 0x1fff
+
 /* RFC 792. <linux/icmp.h> has it too, but with it the C library's socket headers. */
 struct icmp_hdr {
 	__u8 type;
@@ -59,6 +63,13 @@ enum pkt_kind {
 	PKT_ND, /* neighbour discovery: the machine's own business */
 };
 
+/* Which piece of a datagram? Only the first has ports. */
+enum pkt_frag {
+	FRAG_NONE,
+	FRAG_FIRST,
+	FRAG_LATER,
+};
+
 /* CLOCK_BOOTTIME, read once for each packet that is ours to judge. */
 struct now {
 	__u64 ns;
@@ -75,13 +86,19 @@ struct pkt {
 	__u16 l4_off;
 	__u32 len;
 	struct now now;
-	__u8 proto; /* IPPROTO_; of an ICMP error: that of the packet it quotes */
+	__u8 proto; /* IPPROTO_; of an ICMP error that arrived: that of the packet it quotes (icmp.bpf.h) */
 	__u8 l4;    /* enum sluice_l4 */
 	__u8 kind;
 	__u8 tcp; /* flags byte */
 	__u8 bad; /* enum sluice_reason, or NOT_BAD */
 	bool v6;
-	bool incoming; /* towards a shared address: quoted packets are looked into */
+	__u8 frag; /* enum pkt_frag */
+	bool frag_more;
+	__u16 frag_at;  /* bytes of the datagram before this piece */
+	__be32 frag_id; /* IPv4: in the first two bytes, which are the lower address */
+	__u32 tcp_seq;  /* host order */
+	__u32 tcp_ack;
+	__u16 tcp_wnd;  /* as it stands there, not scaled */
 };
 
 enum parse_result {
@@ -107,10 +124,18 @@ struct ext_hdr {
 	__u8 len; /* in units of eight bytes, beyond the first */
 };
 
-/* A header's worth beyond the longest headers, IPv4's or IPv6's, with a quoted one behind them. */
+/* RFC 8200 4.5. */
+struct frag_hdr {
+	__u8 next;
+	__u8 reserved;
+	__be16 off; /* in units of eight bytes in the upper 13 bits; the lowest: more follow */
+	__be32 id;
+};
+
+/* The longest headers: IPv6's. */
 #define PULL_LEN                                                                       \
 	(ETH_HLEN + VLAN_TAGS_MAX * sizeof(struct vlan_tag) + sizeof(struct ipv6hdr) + \
-	 EXT_LEN_MAX + 8 + 60 + 20)
+	 EXT_LEN_MAX + 20)
 
 static __always_inline void addr_set_v4(union sluice_addr *a, __be32 v4)
 {
@@ -148,87 +173,6 @@ static __always_inline int l4_index(__u8 proto)
 	return -1;
 }
 
-/*
- * An ICMP error: the flow it is about is the quoted packet's, seen from the remote end, so that the keys come out as for
- * a packet that arrives. The quoted addresses replace src; the error's own source may be any router.
- */
-static __always_inline int parse_quoted_v4(void *icmp, void *end, __u32 l4_len, struct pkt *p)
-{
-	struct iphdr *ip = icmp + sizeof(struct icmp_hdr);
-	__u32 ihl;
-	__be16 *ports;
-
-	if (l4_len < sizeof(struct icmp_hdr) + sizeof(*ip) + 8) {
-		p->bad = SLUICE_DROP_malformed;
-		return PARSE_OK;
-	}
-	if ((void *)(ip + 1) > end)
-		return PARSE_SHORT;
-	ihl = ip->ihl * 4;
-	if (ip->version != 4 || ihl < sizeof(*ip) || l4_len < sizeof(struct icmp_hdr) + ihl + 8) {
-		p->bad = SLUICE_DROP_malformed;
-		return PARSE_OK;
-	}
-	ports = (void *)ip + ihl;
-	if ((void *)(ports + 4) > end)
-		return PARSE_SHORT;
-	if (ip->saddr != p->dst.w[3]) {
-		p->bad = SLUICE_DROP_malformed;
-		return PARSE_OK;
-	}
-	addr_set_v4(&p->src, ip->daddr);
-	p->proto = ip->protocol;
-	switch (ip->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-		p->dport = ports[0];
-		p->sport = ports[1];
-		break;
-	case IPPROTO_ICMP: /* a query: type, code, checksum, id */
-		p->dport = ports[2];
-		p->sport = 0;
-		break;
-	default:
-		p->bad = SLUICE_DROP_proto;
-	}
-	return PARSE_OK;
-}
-
-/* The same of an ICMPv6 error. Quoted extension headers are not walked: our own packets have none. */
-static __always_inline int parse_quoted_v6(void *icmp, void *end, __u32 l4_len, struct pkt *p)
-{
-	struct ipv6hdr *ip = icmp + sizeof(struct icmp_hdr);
-	__be16 *ports = (void *)(ip + 1);
-
-	if (l4_len < sizeof(struct icmp_hdr) + sizeof(*ip) + 8) {
-		p->bad = SLUICE_DROP_malformed;
-		return PARSE_OK;
-	}
-	if ((void *)(ports + 4) > end)
-		return PARSE_SHORT;
-	__builtin_memcpy(&p->src, &ip->saddr, sizeof(p->src));
-	if (ip->version != 6 || !addr_eq(&p->src, &p->dst)) {
-		p->bad = SLUICE_DROP_malformed;
-		return PARSE_OK;
-	}
-	__builtin_memcpy(&p->src, &ip->daddr, sizeof(p->src));
-	p->proto = ip->nexthdr;
-	switch (ip->nexthdr) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-		p->dport = ports[0];
-		p->sport = ports[1];
-		break;
-	case IPPROTO_ICMPV6:
-		p->dport = ports[2];
-		p->sport = 0;
-		break;
-	default:
-		p->bad = SLUICE_DROP_proto;
-	}
-	return PARSE_OK;
-}
-
 static __always_inline int parse_icmp6(void *l4, void *end, __u32 l4_len, __u8 hop_limit,
 				       struct pkt *p)
 {
@@ -242,7 +186,7 @@ static __always_inline int parse_icmp6(void *l4, void *end, __u32 l4_len, __u8 h
 		return PARSE_SHORT;
 	if (icmp->type >= ICMP6_UNREACHABLE && icmp->type <= ICMP6_PARAMETER_PROBLEM) {
 		p->kind = PKT_ICMP_ERROR;
-		return p->incoming ? parse_quoted_v6(l4, end, l4_len, p) : PARSE_OK;
+		return PARSE_OK;
 	}
 	if (icmp->type == ICMP6_ECHO || icmp->type == ICMP6_ECHO_REPLY) {
 		if (icmp->code)
@@ -276,6 +220,9 @@ static __always_inline int parse_l4(void *l4, void *end, __u32 l4_len, struct pk
 		flags = ((__u8 *)tcp)[13];
 		p->sport = tcp->source;
 		p->dport = tcp->dest;
+		p->tcp_seq = bpf_ntohl(tcp->seq);
+		p->tcp_ack = bpf_ntohl(tcp->ack_seq);
+		p->tcp_wnd = bpf_ntohs(tcp->window);
 		p->tcp =
 			flags & (SLUICE_TCP_FIN | SLUICE_TCP_SYN | SLUICE_TCP_RST | SLUICE_TCP_ACK);
 		if (tcp->doff * 4 < sizeof(*tcp) || tcp->doff * 4 > l4_len)
@@ -329,7 +276,7 @@ static __always_inline int parse_l4(void *l4, void *end, __u32 l4_len, struct pk
 		case ICMP_PARAMETER_PROBLEM:
 		case ICMP_SOURCE_QUENCH:
 			p->kind = PKT_ICMP_ERROR;
-			return p->incoming ? parse_quoted_v4(l4, end, l4_len, p) : PARSE_OK;
+			return PARSE_OK;
 		}
 		p->bad = SLUICE_DROP_icmp_type;
 		return PARSE_OK;
@@ -363,7 +310,11 @@ static __always_inline int parse_v4(void *data, void *end, bool gso, struct pkt 
 		return PARSE_OK;
 	}
 	p->l4_off = p->l3_off + ihl;
-	if (ip->frag_off & bpf_htons(0x3fff)) { /* more fragments, or an offset */
+	if (ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) {
+		p->frag_more = ip->frag_off & bpf_htons(IP_MF);
+		p->frag_at = (bpf_ntohs(ip->frag_off) & IP_OFFSET) * 8;
+		p->frag_id = bpf_htonl((__u32)bpf_ntohs(ip->id) << 16);
+		p->frag = p->frag_at ? FRAG_LATER : FRAG_FIRST;
 		p->bad = SLUICE_DROP_fragment;
 		return PARSE_OK;
 	}
@@ -419,6 +370,18 @@ static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt 
 	}
 	p->l4_off = off;
 	if (p->proto == IPPROTO_FRAGMENT) {
+		struct frag_hdr *frag = data + off;
+
+		if (payload < sizeof(*frag)) {
+			p->bad = SLUICE_DROP_malformed;
+			return PARSE_OK;
+		}
+		if ((void *)(frag + 1) > end)
+			return PARSE_SHORT;
+		p->frag_more = frag->off & bpf_htons(1);
+		p->frag_at = bpf_ntohs(frag->off) & ~7;
+		p->frag_id = frag->id;
+		p->frag = p->frag_at ? FRAG_LATER : FRAG_FIRST;
 		p->bad = SLUICE_DROP_fragment;
 		return PARSE_OK;
 	}
@@ -429,13 +392,12 @@ static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt 
 
 /* len: bytes of the whole packet from data on, whether linear or not. */
 static __always_inline int parse(void *data, void *end, __u32 len, __u16 l3_off, __be16 ethertype,
-				 bool gso, bool incoming, struct pkt *p)
+				 bool gso, struct pkt *p)
 {
 	int l4, ret;
 
 	__builtin_memset(p, 0, sizeof(*p));
 	p->bad = NOT_BAD;
-	p->incoming = incoming;
 	p->len = len;
 	/* Tags that no device has taken out of the frame: what they hide must not pass the guard either. */
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {

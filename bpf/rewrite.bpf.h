@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-#include "pkt.bpf.h"
+#include "count.bpf.h"
 
 struct rewrite {
 	__be32 old_addr, new_addr;
@@ -55,9 +55,60 @@ GLOBAL int rewrite_v4(struct __sk_buff *skb, const struct pkt *p, const struct r
 	return 0;
 }
 
-static __always_inline __u32 icmp_id_off(const struct pkt *p)
+/* Where the port stands: in the same place in TCP and UDP. Of an echo, its id. */
+static __always_inline __u32 port_off(const struct pkt *p, bool source)
 {
-	return p->l4_off + offsetof(struct icmp_hdr, id);
+	if (p->l4 == SLUICE_ICMP)
+		return p->l4_off + offsetof(struct icmp_hdr, id);
+	return p->l4_off + (source ? 0 : sizeof(__be16));
+}
+
+/*
+ * The same of IPv6. No header has a checksum, and every transport's covers the addresses; that of UDP may be missing (RFC 6936), and then it stays so.
+ *
+ * What a network card has summed up of the whole packet (CHECKSUM_COMPLETE) does not change, since the two changes cancel each other. The helper takes
+ * them for IPv4's, where the header's checksum makes a third one, and subtracts; storing the address with BPF_F_RECOMPUTE_CSUM adds the same again. (The flag that says
+ * IPv6 is newer than the kernels we run on.)
+ */
+GLOBAL int rewrite_v6(struct __sk_buff *skb, const struct pkt *p, const union sluice_addr *addr,
+		      __be16 port, bool source)
+{
+	__u32 l4_sum, addr_off, flags = 0;
+	union sluice_addr was, is;
+	__be16 old_port;
+	__s64 diff;
+
+	if (!p || !addr)
+		return -1;
+	was = source ? p->src : p->dst;
+	is = *addr;
+	old_port = source ? p->sport : p->dport;
+	addr_off = p->l3_off +
+		   (source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
+	switch (p->proto) {
+	case IPPROTO_TCP:
+		l4_sum = p->l4_off + offsetof(struct tcphdr, check);
+		break;
+	case IPPROTO_UDP:
+		l4_sum = p->l4_off + offsetof(struct udphdr, check);
+		flags = BPF_F_MARK_MANGLED_0;
+		break;
+	default:
+		l4_sum = p->l4_off + offsetof(struct icmp_hdr, checksum);
+		break;
+	}
+	if (old_port != port) {
+		if (bpf_l4_csum_replace(skb, l4_sum, old_port, port, flags | sizeof(__be16)) ||
+		    bpf_skb_store_bytes(skb, port_off(p, source), &port, sizeof(port), 0))
+			return -1;
+	}
+	if (addr_eq(&was, &is))
+		return 0;
+	diff = bpf_csum_diff(was.w, sizeof(was), is.w, sizeof(is), 0);
+	if (diff < 0 || bpf_l4_csum_replace(skb, l4_sum, 0, diff, flags | BPF_F_PSEUDO_HDR) ||
+	    bpf_skb_store_bytes(skb, addr_off, &is, sizeof(is), BPF_F_RECOMPUTE_CSUM))
+		return -1;
+	return 0;
 }
 
 /* Give the packet another source. 0, or -1: it may be half changed and must be dropped. */
@@ -70,11 +121,10 @@ static __always_inline int rewrite_src(struct __sk_buff *skb, const struct pkt *
 		.old_port = p->sport,
 		.new_port = port,
 		.addr_off = p->l3_off + offsetof(struct iphdr, saddr),
-		/* Source ports stand in the same place in TCP and UDP. */
-		.port_off = p->proto == IPPROTO_ICMP ? icmp_id_off(p) : p->l4_off,
+		.port_off = port_off(p, true),
 	};
 
-	return p->v6 ? -1 : rewrite_v4(skb, p, &r);
+	return p->v6 ? rewrite_v6(skb, p, addr, port, true) : rewrite_v4(skb, p, &r);
 }
 
 static __always_inline int rewrite_dst(struct __sk_buff *skb, const struct pkt *p,
@@ -86,10 +136,10 @@ static __always_inline int rewrite_dst(struct __sk_buff *skb, const struct pkt *
 		.old_port = p->dport,
 		.new_port = port,
 		.addr_off = p->l3_off + offsetof(struct iphdr, daddr),
-		.port_off = p->proto == IPPROTO_ICMP ? icmp_id_off(p) : p->l4_off + 2,
+		.port_off = port_off(p, false),
 	};
 
-	return p->v6 ? -1 : rewrite_v4(skb, p, &r);
+	return p->v6 ? rewrite_v6(skb, p, addr, port, false) : rewrite_v4(skb, p, &r);
 }
 
 #endif

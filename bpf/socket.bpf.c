@@ -81,7 +81,7 @@ int steer(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	key.port = bpf_htons((__u16)field(ctx->local_port));
 	key.l4 = proto == IPPROTO_TCP ? SLUICE_TCP : SLUICE_UDP;
-	l = bpf_map_lookup_elem(&leases, &key);
+	l = lease_row(&key);
 	if (l && l->steer && steer_to(ctx, l->steer - 1))
 		return SK_PASS;
 	if (bpf_map_lookup_elem(&uplinks, &ifindex))

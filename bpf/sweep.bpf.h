@@ -13,6 +13,7 @@
 struct sweep {
 	__u64 seen, reclaimed, flows[4];
 	__u32 now_s;
+	__u32 now_ms;
 	bool mark_use;
 };
 
@@ -69,17 +70,27 @@ static long sweep_fwd(void *map, struct sluice_flow_key *fk, struct sluice_flow 
 	return 0;
 }
 
+static long sweep_client(void *map, struct sluice_client_key *key, struct sluice_client *c,
+			 struct sweep *s)
+{
+	struct sluice_client_key k = *key;
+
+	client_sweep(&k, c, s->now_ms);
+	return 0;
+}
+
 static __always_inline void sweep_tables(struct sweep *s)
 {
 	/* Sessions before their mappings: a TCP mapping lives while it has one. */
 	bpf_for_each_map_elem(&rev, sweep_rev, s, 0);
 	bpf_for_each_map_elem(&fwd, sweep_fwd, s, 0);
+	bpf_for_each_map_elem(&client_state, sweep_client, s, 0);
 }
 
 /* True if this packet is the one that sweeps in the daemon's absence. */
 GLOBAL bool sweep_in_absence(__u32 now_s)
 {
-	struct sweep s = { .now_s = now_s };
+	struct sweep s = { .now_s = now_s, .now_ms = now_s * 1000 };
 	struct sluice_conf *c;
 	__u32 zero = 0, swept_s;
 

@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-#define SLUICE_ABI 3
+#define SLUICE_ABI 4
 
 /* Sizes of the fixed tables. The flow tables are sized when they are created ("max-flows"). */
 #define SLUICE_MAX_ADDRS 1024
@@ -28,6 +28,14 @@
 #define SLUICE_MAX_OWNERS   65536 /* sockets whose process is remembered; the oldest are forgotten */
 #define SLUICE_MAX_EXECS    4096  /* control groups that go out through a lease */
 #define SLUICE_MAX_UPLINKS  8
+#define SLUICE_MAX_ZONES    1024  /* interfaces whose clients' addresses are their own */
+#define SLUICE_MAX_FRAGS    1024  /* datagrams in pieces, at a time */
+#define SLUICE_MAX_HELD     512   /* pieces that came before the one with the ports */
+#define SLUICE_MAX_HOT      4096  /* destinations that found no port; the oldest are forgotten */
+#define SLUICE_FRAG_LEN     9216  /* bytes of a piece that waits */
+#define SLUICE_FRAG_S       15    /* and seconds */
+#define SLUICE_IDS          4096  /* counters of identifications */
+#define SLUICE_MIN_CLIENTS  65536 /* rows of map "client_state": these, or a quarter of max-flows */
 
 #define SLUICE_NEVER (~0ULL) /* a deadline that does not come */
 #define SLUICE_DEAD  (~0U)   /* in flow.seen_s: claimed for removal, treat as absent */
@@ -50,7 +58,7 @@ union sluice_addr {
  * Key of both flow tables.
  * fwd: src, sport = the inner end; dst, dport = the remote end, zero for an endpoint-independent mapping.
  * rev: src, sport = the remote end, masked as the pool's filtering says; dst, dport = the outer end.
- * For ICMP echo the query id stands for the local port, and the remote port is zero.
+ * For ICMP and ICMPv6 echo the query id stands for the local port, and the remote port is zero.
  */
 struct sluice_flow_key {
 	union sluice_addr src;
@@ -82,6 +90,12 @@ struct sluice_flow {
 		__u32 sessions;         /* fwd, mapping: rev entries that belong to it */
 		__be32 last_v4
 			[4]; /* fwd, own: [3]: the last remote end that was sent to; with rport */
+		struct {
+			__u32 ack;  /* the next byte that the inner end waits for */
+			__u32 wnd;  /* how many it takes from there, scaled */
+			__u8 scale; /* of its window; SLUICE_SCALE_ */
+			__u8 pad[7];
+		} tcp_in; /* fwd, TCP, overload: what a RST from outside must lie in (RFC 5961) */
 	};
 	__be16 port;  /* fwd: outer port; rev: inner port */
 	__be16 rport; /* rev: remote port of the first packet, for listings where the key masks it */
@@ -94,6 +108,13 @@ struct sluice_flow {
 	__u8 tcp_out;    /* rev of a mapping: bits sent by the inner end */
 	__u8 flags;      /* SLUICE_FLOW_ */
 	__u8 pad;
+};
+
+/* struct sluice_flow, tcp_in.scale: shift in the low bits. */
+enum sluice_scale {
+	SLUICE_SCALE_SHIFT = 0x0f,
+	SLUICE_SCALE_ASKED = 0x40, /* the inner end's SYN had the option */
+	SLUICE_SCALE_KNOWN = 0x80, /* ack and wnd are there */
 };
 
 enum sluice_tcp_bits {
@@ -113,6 +134,7 @@ enum sluice_flow_flags {
 		0x08, /* a socket's own, not translated: only says whose the tuple is. rev: one (overload); fwd: the port (EIM) */
 	SLUICE_FLOW_BLIND =
 		0x10, /* own: the kernel's look-up does not show who sends, so that its time alone ends it */
+	SLUICE_FLOW_COUNTED = 0x20, /* in its client's row; rev: flow or session; fwd: mapping */
 };
 
 enum sluice_mapping {
@@ -124,6 +146,30 @@ enum sluice_filtering {
 	SLUICE_FILTER_ADDRESS, /* address-dependent */
 	SLUICE_FILTER_NONE,    /* endpoint-independent */
 	SLUICE_FILTER_PORT,    /* address-and-port-dependent */
+};
+
+/* Which identification a packet without DF gets that leaves from a shared address (RFC 6864, RFC 7857 10). */
+enum sluice_id_mode {
+	SLUICE_ID_KEEP,   /* its own */
+	SLUICE_ID_SLICE,  /* one of the slice's, so that no two machines use the same */
+	SLUICE_ID_SET_DF, /* its own, and DF, if it is no fragment */
+};
+
+enum sluice_pairing {
+	SLUICE_PAIRING_ARBITRARY,
+	SLUICE_PAIRING_PAIRED, /* a client has one address as long as it has flows */
+};
+
+/* struct sluice_pool, mss: this, or what TCP's maximum segment size is clamped to. */
+enum sluice_mss {
+	SLUICE_MSS_KEEP = 0,
+	SLUICE_MSS_AUTO = 1, /* what the uplink's MTU holds */
+};
+
+/* Value of map "uplinks": what stands before the IP header. */
+enum sluice_uplink {
+	SLUICE_UPLINK_ETHER = 1,
+	SLUICE_UPLINK_L3 = 2, /* nothing */
 };
 
 enum sluice_unleased {
@@ -158,8 +204,10 @@ struct sluice_conf {
 	__u32 exec_level; /* depth of the control groups in map "execs"; the root's is 0 */
 	__u64 netns_cookie; /* the daemon's network namespace: programs that see others leave them alone */
 	__u32 execs;        /* rows in map "execs": 0 saves the look-up */
+	__u32 hairpin; /* pools with hairpin on: 0 saves the look-up */
+	__u32 zones;   /* rows in map "zones": 0 saves the look-up */
 	__u32 pad0;
-	__u64 pad[3];
+	__u64 pad[2];
 };
 
 /* Map "addrs": shared address -> where its rows begin. */
@@ -201,9 +249,17 @@ struct sluice_pool {
 	__u8 mixed[4];     /* flows of the other mapping may still be there: a change drains */
 	__u8 unleased;
 	__u8 used; /* row in use */
-	__u16 pad;
+	__u16 mss; /* enum sluice_mss, or a size */
 	struct sluice_timers timers;
-	__u64 pad2[4];
+	__u16 client_ports[4]; /* most a client may have, by enum sluice_l4; 0: no limit */
+	__u32 client_states;   /* most flows and sessions of a client; 0: no limit */
+	__u32 client_rate;     /* most that it may begin a second; 0: no limit */
+	__u32 client_burst;
+	__u8 id_mode;         /* enum sluice_id_mode */
+	__u8 pairing;         /* enum sluice_pairing */
+	__u8 hairpin;         /* clients reach each other by their outer ends */
+	__u8 inbound_refresh; /* UDP: what comes in keeps a flow as well */
+	__u64 pad2;
 };
 
 /*
@@ -294,7 +350,7 @@ struct sluice_exec {
 };
 
 /*
- * Keys of the longest-prefix maps "clients" (pool 0), "no_nat", and "onlink" (pool 0: destinations by the routing table; value 0: they do not leave by an
+ * Keys of the longest-prefix maps "clients" (pool: the zone), "no_nat", and "onlink" (pool 0: destinations by the routing table; value 0: they do not leave by an
  * uplink, 1: they do). prefixlen counts from pool on.
  */
 struct sluice_lpm_key {
@@ -318,26 +374,122 @@ struct sluice_full {
 	__u32 at_s;
 };
 
+/* Value of map "hot", by the key of map "full" with the pool's row for the slice's: a destination that flows of the pool found no port for. */
+struct sluice_hot {
+	__u64 refused; /* flows */
+	__u32 tried_s; /* the last one */
+	__u32 pad;
+};
+
+/*
+ * Key of map "client_state": a client whose pool limits or pairs its clients. Without the pool: what it has counts wherever it came to be.
+ */
+struct sluice_client_key {
+	union sluice_addr addr;
+	__u16 zone;
+	__u16 pad[3];
+};
+
+/* What it has. Entries that were counted here have SLUICE_FLOW_COUNTED. */
+struct sluice_client {
+	__u64 word;     /* entries that refer to it, its shared address, and whose row this is: see client.bpf.h */
+	__u32 ports[4]; /* by enum sluice_l4: mappings, and overload flows */
+	__u32 states;   /* sessions of mappings, and overload flows */
+	__u32 pad;
+	__u64 bucket; /* milliseconds << 32 | thousandths of a flow that it could begin then */
+};
+
+/* A row stays for so long at least after its client has begun a flow: its bucket is full then. */
+#define SLUICE_BURST_MAX_S 60
+
+/* A datagram in pieces, which a row of map "frags" and those of map "frag_hold" belong to: as it comes, before translation. */
+enum sluice_frag_way {
+	SLUICE_FRAG_OUT,
+	SLUICE_FRAG_IN,
+	SLUICE_FRAG_LOCAL, /* out, from a socket of this machine */
+};
+
+struct sluice_frag_key {
+	union sluice_addr src;
+	union sluice_addr dst;
+	__be32 id;  /* IPv4: in the first two bytes */
+	__u8 proto; /* IPv6: 0 */
+	__u8 way;   /* enum sluice_frag_way */
+	__u16 zone; /* whose src that is */
+};
+
+enum sluice_frag_state {
+	SLUICE_FRAG_WAITING, /* pieces are held, the first has not come */
+	SLUICE_FRAG_BEGUN,   /* it has come and is under way */
+	SLUICE_FRAG_READY,   /* what it was given stands here */
+	SLUICE_FRAG_REFUSED, /* it was dropped: so are the others */
+};
+
+/* What its first piece was given, for the others, which have no ports. */
+struct sluice_frag {
+	union sluice_addr addr; /* outer source, or inner destination */
+	__u64 units
+		[4]; /* which pieces have passed: by the 256 bytes of the datagram that they begin in */
+	__be32 id;   /* instead of the key's */
+	__u32 slice; /* of the outer end: row and epoch */
+	__u32 epoch;
+	__u32 seen_s; /* when the row was made */
+	__be16 sport; /* of the first piece, as it came */
+	__be16 dport;
+	__u32 state;    /* enum sluice_frag_state */
+	__u32 bytes;    /* that have passed */
+	__u32 total;    /* of the datagram; 0: not known yet */
+	__u32 held;     /* numbers given to pieces that waited */
+	__u32 replayed; /* how many of these were there when the first piece came */
+};
+
+struct sluice_frag_hold_key {
+	struct sluice_frag_key of;
+	__u32 n;
+	__u32 pad;
+};
+
+struct sluice_frag_held {
+	__u32 seen_s;
+	__u32 len;
+	__u32 live; /* 1, until somebody takes it */
+	__u32 pad;
+	__u8 bytes[SLUICE_FRAG_LEN]; /* of the frame */
+};
+
+/* Row of map "idents", by a hash of the remote address and the protocol. */
+struct sluice_ident {
+	__u32 next;
+	__u32 wrapped_s; /* when the identifications began anew */
+};
+
 /* Why packets are dropped: X(name, help). The order is ABI; new ones go to the end. */
-#define SLUICE_REASONS(X)                                                                  \
-	X(escape, "shared source address with a port outside this machine's live slices")  \
-	X(spoof, "forwarded packet that claims a shared address as its source")            \
-	X(fenced, "the slice's deadline has passed: the hold must be renewed")             \
-	X(no_port, "every port of the pool that could serve the new flow is in use")       \
-	X(no_slice, "the client's pool holds no live slice on this machine")               \
-	X(table_full, "the flow table is full: raise max-flows")                           \
-	X(unsolicited, "arrived for a port of ours that no flow and no socket uses")       \
-	X(foreign, "arrived for a slice of a shared address that another machine holds")   \
-	X(filtered, "arrived for a mapping that has not sent to this remote end")          \
-	X(unleased,                                                                        \
-	  "a local socket uses a port that is not leased to it, and the pool denies that") \
-	X(fragment, "fragment of a packet that would need translation")                    \
-	X(malformed, "header that contradicts itself or is cut short")                     \
-	X(proto, "transport protocol that is not translated")                              \
-	X(icmp_type, "ICMP message that is neither an echo nor an error")                  \
-	X(icmp_error, "ICMP error that belongs to a translated flow")                      \
-	X(rewrite, "the kernel refused to change the packet")                              \
-	X(no_flow, "TCP segment that belongs to no flow and opens none")
+#define SLUICE_REASONS(X)                                                                     \
+	X(escape, "shared source address with a port outside this machine's live slices")     \
+	X(spoof, "forwarded packet that claims a shared address as its source")               \
+	X(fenced, "the slice's deadline has passed: the hold must be renewed")                \
+	X(no_port, "every port of the pool that could serve the new flow is in use")          \
+	X(no_slice, "the client's pool holds no live slice on this machine")                  \
+	X(table_full, "the flow table is full: raise max-flows")                              \
+	X(unsolicited, "arrived for a port of ours that no flow and no socket uses")          \
+	X(foreign, "arrived for a slice of a shared address that another machine holds")      \
+	X(filtered, "arrived for a mapping that has not sent to this remote end")             \
+	X(unleased,                                                                           \
+	  "a local socket uses a port that is not leased to it, and the pool denies that")    \
+	X(fragment, "fragment of a datagram whose first piece was dropped")                   \
+	X(malformed, "header that contradicts itself or is cut short")                        \
+	X(proto, "transport protocol that is not translated")                                 \
+	X(icmp_type, "ICMP message that is neither an echo nor an error")                     \
+	X(icmp_error, "ICMP error about a packet of no flow that is here")                    \
+	X(rewrite, "the kernel refused to change the packet")                                 \
+	X(no_flow, "TCP segment that belongs to no flow and opens none")                      \
+	X(icmp_sum, "ICMP error with a wrong checksum, or that quotes an IP header with one") \
+	X(frag_full, "no room for one more datagram in pieces, or one more piece")            \
+	X(frag_late, "piece that waited in vain for the one with the ports")                  \
+	X(client_ports, "the client has as many ports as its pool gives one client")          \
+	X(client_states, "the client has as many flows as its pool gives one client")         \
+	X(client_rate, "the client begins flows faster than its pool allows")                 \
+	X(hairpin, "packet of a client to an outer end that no client has")
 
 enum sluice_reason {
 #define SLUICE_X(name, help) SLUICE_DROP_##name,
@@ -361,6 +513,8 @@ struct sluice_pool_stats {
 	__u64 refused[4];
 	__u64 resolved; /* socket flows moved to another port because NAT had theirs */
 	__u64 unleased; /* socket flows without a lease that were reported or denied */
+	__u64 limited;  /* flows that a client's limits refused */
+	__u64 id_wraps; /* times that the identifications of a slice began anew within a datagram's lifetime */
 };
 
 /* Row of map "sweep" (one row, mmapable): what the last pass of the sweep program found. */
@@ -423,6 +577,12 @@ _Static_assert(sizeof(struct sluice_owner) == 32, "ABI");
 _Static_assert(sizeof(struct sluice_exec) == 40, "ABI");
 _Static_assert(sizeof(struct sluice_lpm_key) == 24, "ABI");
 _Static_assert(sizeof(struct sluice_full_key) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_hot) == 16, "ABI");
+_Static_assert(sizeof(struct sluice_client_key) == 24, "ABI");
+_Static_assert(sizeof(struct sluice_client) == 40, "ABI");
+_Static_assert(sizeof(struct sluice_frag_key) == 40, "ABI");
+_Static_assert(sizeof(struct sluice_frag) == 88, "ABI");
+_Static_assert(sizeof(struct sluice_frag_hold_key) == 48, "ABI");
 _Static_assert(sizeof(struct sluice_event) == 224, "ABI");
 
 #endif

@@ -20,6 +20,11 @@ int addr_cmp(const struct addr *a, const struct addr *b)
 	return memcmp(a->b, b->b, sizeof(a->b));
 }
 
+int addr_order(const void *a, const void *b)
+{
+	return addr_cmp(a, b);
+}
+
 uint32_t addr_v4(const struct addr *a)
 {
 	uint32_t be;
@@ -202,4 +207,9 @@ const char *range_format(const struct range *r, char buf[RANGE_STRLEN])
 bool range_overlaps(const struct range *a, const struct range *b)
 {
 	return addr_cmp(&a->addr, &b->addr) == 0 && a->first <= b->last && b->first <= a->last;
+}
+
+bool range_contains(const struct range *r, const struct addr *a, uint16_t port)
+{
+	return addr_cmp(&r->addr, a) == 0 && r->first <= port && port <= r->last;
 }

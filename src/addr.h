@@ -29,6 +29,8 @@ struct range {
 
 bool addr_is_v4(const struct addr *a);
 int addr_cmp(const struct addr *a, const struct addr *b);
+/* addr_cmp() for qsort() and bsearch(). */
+int addr_order(const void *a, const void *b);
 /* The IPv4 address in network byte order. Only for addr_is_v4(). */
 uint32_t addr_v4(const struct addr *a);
 struct addr addr_from_v4(uint32_t be);
@@ -51,5 +53,6 @@ bool prefix_overlaps(const struct prefix *a, const struct prefix *b);
 int range_parse(const char *s, struct range *ret);
 const char *range_format(const struct range *r, char buf[RANGE_STRLEN]);
 bool range_overlaps(const struct range *a, const struct range *b);
+bool range_contains(const struct range *r, const struct addr *a, uint16_t port);
 
 #endif

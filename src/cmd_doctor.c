@@ -26,16 +26,20 @@ static struct config *load(const struct cmd *cmd, struct findings *fs)
 	return c;
 }
 
-static void check_daemon(const struct cmd *cmd, const char *path, struct findings *fs)
+/* unit: of systemd, which starts a daemon with such a configuration. */
+static void check_daemon(const struct cmd *cmd, const char *path, const char *unit,
+			 struct findings *fs)
 {
 	struct errtext err = { 0 };
+	char advice[80];
 	struct client *c;
 	json_t *reply;
 	int r;
 
 	r = client_open(path, cmd->timeout_ms, &c, &err);
 	if (r == -ENOENT || r == -ECONNREFUSED) {
-		findings_add(fs, "daemon", FINDING_WARN, "start it: systemctl start sluiced",
+		snprintf(advice, sizeof(advice), "start it: systemctl start %s", unit);
+		findings_add(fs, "daemon", FINDING_WARN, advice,
 			     "sluiced is not running: nobody answers at %s", path);
 		return;
 	}
@@ -49,9 +53,9 @@ static void check_daemon(const struct cmd *cmd, const char *path, struct finding
 	}
 	r = client_call(c, "io.sluice.GetStatus", NULL, &reply, &err);
 	if (r < 0) {
-		findings_add(fs, "daemon", FINDING_ERROR,
-			     r == -ETIMEDOUT ? "see what it does: systemctl status sluiced" : NULL,
-			     "%s", err.s);
+		snprintf(advice, sizeof(advice), "see what it does: systemctl status %s", unit);
+		findings_add(fs, "daemon", FINDING_ERROR, r == -ETIMEDOUT ? advice : NULL, "%s",
+			     err.s);
 	} else {
 		findings_add(fs, "daemon", FINDING_OK, NULL, "sluiced %s runs as machine \"%s\"",
 			     cmd_text(reply, "version"), cmd_text(reply, "machine"));
@@ -70,7 +74,7 @@ int cmd_doctor(const struct cmd *cmd)
 	c = load(cmd, &fs);
 	path = cmd->socket ? cmd->socket : c && c->control ? c->control : CLIENT_SOCKET_DEFAULT;
 	doctor_run(c, &fs);
-	check_daemon(cmd, path, &fs);
+	check_daemon(cmd, path, c && !c->n_pools ? "sluiced-watch" : "sluiced", &fs);
 	code = doctor_print(stdout, &fs, cmd->json);
 	findings_done(&fs);
 	config_free(c);

@@ -15,12 +15,18 @@
 #include "errtext.h"
 #include "sluice_abi.h"
 
-#define CONFIG_NAME_MAX    31 /* pool and machine names: [A-Za-z0-9._-], first a letter or digit */
-#define CONFIG_UPLINKS_MAX 8
-#define CONFIG_NETNS_MAX   64   /* that are watched */
-#define CONFIG_PORT_MIN    1024 /* no slice below */
-#define CONFIG_SLICE_MIN   64   /* one block */
-#define CONFIG_SLICE_MAX   32768
+#define CONFIG_NAME_MAX       31 /* pool and machine names: [A-Za-z0-9._-], first a letter or digit */
+#define CONFIG_UPLINKS_MAX    8
+#define CONFIG_NETNS_MAX      64   /* that are watched */
+#define CONFIG_PORT_MIN       1024 /* no slice below */
+#define CONFIG_SLICE_MIN      64   /* one block */
+#define CONFIG_SLICE_MAX      32768
+#define CONFIG_INTERFACES_MAX 64 /* of one pool */
+#define CONFIG_STATES_MAX     16777216
+#define CONFIG_RATE_MAX       1000000 /* flows a second, and at once */
+#define CONFIG_TIMER_MAX_S    65535   /* what a flow has room for */
+#define CONFIG_MSS_MIN        64
+#define CONFIG_MSS_MAX        65495 /* 65535 without the shortest headers */
 
 #define CONFIG_PATH_DEFAULT "/etc/sluice/sluice.conf"
 
@@ -54,10 +60,31 @@ struct config_pool {
 	struct prefix *no_nat;
 	size_t n_no_nat;
 	enum sluice_mapping mapping[SLUICE_L4_MAX]; /* ICMP is always endpoint-independent */
-	enum sluice_filtering filtering;            /* of endpoint-independent mappings */
+	enum sluice_filtering filtering
+		[SLUICE_L4_MAX]; /* of endpoint-independent mappings; of ICMP always by address */
 	enum sluice_unleased unleased;
 	char **tags; /* "key=value" */
 	size_t n_tags;
+
+	/* Limits for each client. 0: none. */
+	uint32_t ports_per_client; /* of each protocol */
+	uint32_t states_per_client;
+	uint32_t flows_per_second; /* new ones */
+	uint32_t flows_burst;      /* new ones at once; 1 at least where there is a rate */
+
+	bool paired;          /* a client keeps one shared address while it has flows */
+	bool hairpin;         /* clients reach shared addresses of this machine */
+	bool inbound_refresh; /* what comes in keeps a mapping of UDP alive as well */
+	bool short_timers;
+	struct sluice_timers timers; /* each 1 to CONFIG_TIMER_MAX_S */
+	uint16_t mss_clamp;          /* 0: off; SLUICE_MSS_AUTO; else the most that a SYN may say */
+	enum sluice_id_mode ipv4_id;
+	/*
+	 * Where clients come in. None: anywhere, but by interfaces that other pools name. Two pools have the same ones, or none in
+	 * common; only then may their clients be the same.
+	 */
+	char **interfaces;
+	size_t n_interfaces;
 };
 
 struct config {
@@ -124,6 +151,11 @@ int config_load(const char *path, struct config **ret, struct errtext *err);
 int config_parse(const char *path, const char *text, size_t len, struct config **ret,
 		 struct errtext *err);
 void config_free(struct config *c);
+
+/* The times of a pool whose section names none. */
+extern const struct sluice_timers config_timers_default;
+/* Do clients of both pools come in by the same interfaces? */
+bool config_same_interfaces(const struct config_pool *a, const struct config_pool *b);
 
 /* A file without pools is good for "sluiced --watch-only" alone. 0, or -EINVAL when there are none. */
 int config_need_pools(const struct config *c, struct errtext *err);

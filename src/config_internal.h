@@ -8,6 +8,7 @@
  *   config_value.c   one text to one value
  *   config.c         everything but what follows
  *   config_prefix.c  the pools' addresses, clients and no-nat
+ *   config_policy.c  what a pool does with packets
  *   config_pool.c    the rest of the pools, and pools as a whole
  *   config_lease.c   the sections "access" and "leases"
  *   config_watch.c   the section "watch"
@@ -24,7 +25,7 @@
 #define CONF_FILE_MAX     (1u << 20)
 #define CONF_TEXT_MAX     4096 /* bytes of one value */
 #define CONF_SECTIONS_MAX (1 + 2 * SLUICE_MAX_POOLS)
-#define CONF_KEYS_MAX     32 /* more than any section knows */
+#define CONF_KEYS_MAX     64 /* more than any section knows */
 
 struct conf_scan_key {
 	const char *name; /* in the scan's source, not terminated */
@@ -134,6 +135,13 @@ bool conf_name_ok(const char *s);
 /* Fill c->pools from the tree. On failure what was filled is config_free()'s. */
 int conf_pools(const struct conf_tree *t, struct config *c, struct errtext *err);
 void conf_pool_done(struct config_pool *p);
+/* Of that: how one pool translates, its limits, times and interfaces. What was filled is conf_policy_done()'s, also on failure. */
+int conf_policy(const struct conf_tree *t, const struct conf_section *s, const struct config *c,
+		struct config_pool *p, struct errtext *err);
+void conf_policy_done(struct config_pool *p);
+/* May the pools' interfaces go together? */
+int conf_interfaces(const struct conf_tree *t, const struct conf_section *const *sections,
+		    const struct config *c, struct errtext *err);
 /* Of that: addresses, clients and no-nat of all pools; sections are the pools' own, in order. */
 int conf_prefixes(const struct conf_tree *t, const struct conf_section *const *sections,
 		  struct config *c, struct errtext *err);

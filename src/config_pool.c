@@ -31,71 +31,6 @@ static int read_size(const struct reader *r, const struct conf_section *s, struc
 	return 0;
 }
 
-static int read_choices(const struct reader *r, const struct conf_section *s, struct config_pool *p)
-{
-	static const struct conf_choice mappings[] = {
-		{ "overload", SLUICE_OVERLOAD },
-		{ "endpoint-independent", SLUICE_EIM },
-		{ NULL },
-	};
-	static const struct conf_choice filterings[] = {
-		{ "endpoint-independent", SLUICE_FILTER_NONE },
-		{ "address-dependent", SLUICE_FILTER_ADDRESS },
-		{ "address-port-dependent", SLUICE_FILTER_PORT },
-		{ NULL },
-	};
-	static const struct conf_choice unleased[] = {
-		{ "allow", SLUICE_UNLEASED_ALLOW },
-		{ "report", SLUICE_UNLEASED_REPORT },
-		{ "deny", SLUICE_UNLEASED_DENY },
-		{ NULL },
-	};
-	enum { TCP, UDP, FILTERING, UNLEASED, KEYS };
-	static const struct {
-		const char *key;
-		const struct conf_choice *choices;
-	} keys[KEYS] = {
-		[TCP] = { "tcp-mapping", mappings },
-		[UDP] = { "udp-mapping", mappings },
-		[FILTERING] = { "filtering", filterings },
-		[UNLEASED] = { "unleased", unleased },
-	};
-	int v[KEYS] = {
-		[TCP] = SLUICE_OVERLOAD,
-		[UDP] = SLUICE_EIM,
-		[FILTERING] = SLUICE_FILTER_ADDRESS,
-		[UNLEASED] = SLUICE_UNLEASED_REPORT,
-	};
-	int err;
-
-	for (size_t i = 0; i < KEYS; i++) {
-		struct conf_at a = conf_at(r->tree, s, keys[i].key);
-
-		err = a.value ? conf_choose(&a, keys[i].choices, &v[i], r->err) : 0;
-		if (err)
-			return err;
-	}
-	p->mapping[SLUICE_TCP] = (enum sluice_mapping)v[TCP];
-	p->mapping[SLUICE_UDP] = (enum sluice_mapping)v[UDP];
-	p->mapping[SLUICE_ICMP] = SLUICE_EIM;
-	p->filtering = (enum sluice_filtering)v[FILTERING];
-	p->unleased = (enum sluice_unleased)v[UNLEASED];
-	return 0;
-}
-
-static int read_limit(const struct reader *r, const struct conf_section *s)
-{
-	struct conf_at a = conf_at(r->tree, s, "ports-per-client");
-	uint32_t n = 0;
-	int err;
-
-	err = a.value ? conf_uint(&a, 0, UINT16_MAX, &n, r->err) : 0;
-	if (!err && n)
-		return CONF_BAD(&a, r->err,
-				"this version does not have it; allowed is 0 (no limit)");
-	return err;
-}
-
 static bool tag_ok(const char *s)
 {
 	size_t n = 0;
@@ -139,9 +74,7 @@ static int read_policy(const struct reader *r, const struct conf_section *s, str
 	p->line = s->line;
 	err = read_size(r, s, p);
 	if (!err)
-		err = read_choices(r, s, p);
-	if (!err)
-		err = read_limit(r, s);
+		err = conf_policy(r->tree, s, r->c, p, r->err);
 	if (!err)
 		err = read_tags(r, s, p);
 	return err;
@@ -229,11 +162,6 @@ static int hold_all(struct reader *r, const struct conf_section *s, struct confi
 	return 0;
 }
 
-static int compare_addr(const void *a, const void *b)
-{
-	return addr_cmp(a, b);
-}
-
 static int read_range(const struct reader *r, const struct conf_at *a, const struct config_pool *p,
 		      struct range *ret)
 {
@@ -246,7 +174,7 @@ static int read_range(const struct reader *r, const struct conf_at *a, const str
 			a, r->err,
 			"is no range of ports; allowed are forms such as 203.0.113.7:40960-43007 "
 			"and [2001:db8::7]:40960-43007");
-	if (!bsearch(&s.addr, p->addresses, p->n_addresses, sizeof(s.addr), compare_addr))
+	if (!bsearch(&s.addr, p->addresses, p->n_addresses, sizeof(s.addr), addr_order))
 		return CONF_BAD(
 			a, r->err,
 			"is on an address that is not the pool's; allowed are slices of addresses "
@@ -380,7 +308,9 @@ int conf_pools(const struct conf_tree *t, struct config *c, struct errtext *err)
 	if (rc)
 		return rc;
 
-	rc = conf_prefixes(t, sections, c, err);
+	rc = conf_interfaces(t, sections, c, err);
+	if (!rc)
+		rc = conf_prefixes(t, sections, c, err);
 	for (size_t i = 0; i < c->n_pools && !rc; i++)
 		rc = check_rows(&r, sections[i], &c->pools[i]);
 	for (size_t i = 0; i < c->n_pools && !rc; i++)
@@ -408,4 +338,5 @@ void conf_pool_done(struct config_pool *p)
 	free(p->slices);
 	free(p->clients);
 	free(p->no_nat);
+	conf_policy_done(p);
 }

@@ -139,10 +139,20 @@ static const char *forbidden(const struct item *a, const struct item *b)
 	if (a->kind != b->kind)
 		return "allowed are clients that are no shared addresses";
 	if (a->pool != b->pool)
-		return "allowed is one pool for each client";
+		return "allowed is one pool for each client, or pools with other interfaces";
 	if (a->prefix.len == b->prefix.len)
 		return "allowed is once";
 	return NULL;
+}
+
+/* The first pool with the interfaces of this one. */
+static size_t first_alike(const struct config *c, size_t pool)
+{
+	size_t i = 0;
+
+	while (!config_same_interfaces(&c->pools[i], &c->pools[pool]))
+		i++;
+	return i;
 }
 
 static int check_pair(const struct reader *r, const struct item *a, const struct item *b)
@@ -164,9 +174,10 @@ static int check_pair(const struct reader *r, const struct item *a, const struct
 /*
  * Prefixes either contain one another or have nothing in common, so in sorted order a stack of those
  * that contain the current one is enough. Whatever may lie within something is of the same pool as
- * that, so the top stands for all.
+ * that, so the top stands for all. Clients are looked at with those of pools with the same interfaces
+ * alone: the ones of "pool", which is the first of them.
  */
-static int check_overlaps(const struct reader *r)
+static int check_overlaps_of(const struct reader *r, size_t pool)
 {
 	const struct item **stack;
 	size_t depth = 0;
@@ -178,6 +189,8 @@ static int check_overlaps(const struct reader *r)
 	for (size_t i = 0; i < r->n_items && !err; i++) {
 		const struct item *it = &r->items[i];
 
+		if (it->kind == CLIENTS && first_alike(r->c, it->pool) != pool)
+			continue;
 		while (depth && (stack[depth - 1]->kind == NO_NAT
 					 ? it->kind != NO_NAT || stack[depth - 1]->pool != it->pool
 					 : it->kind == NO_NAT))
@@ -189,6 +202,16 @@ static int check_overlaps(const struct reader *r)
 		stack[depth++] = it;
 	}
 	free(stack);
+	return err;
+}
+
+static int check_overlaps(const struct reader *r)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < r->c->n_pools && !err; i++)
+		if (first_alike(r->c, i) == i)
+			err = check_overlaps_of(r, i);
 	return err;
 }
 

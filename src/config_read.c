@@ -20,9 +20,38 @@ static int value_parsed(cfg_t *cfg, cfg_opt_t *opt, const char *text, void *resu
 	CFG_SEC(#name, name##_keys, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES)
 
 static cfg_opt_t pool_keys[] = {
-	LIST("addresses"), ONE("slice-size"),       LIST("slices"),     LIST("clients"),
-	LIST("no-nat"),    ONE("tcp-mapping"),      ONE("udp-mapping"), ONE("filtering"),
-	ONE("unleased"),   ONE("ports-per-client"), LIST("tags"),       CFG_END(),
+	LIST("addresses"),
+	ONE("slice-size"),
+	LIST("slices"),
+	LIST("clients"),
+	LIST("no-nat"),
+	LIST("interfaces"),
+	ONE("tcp-mapping"),
+	ONE("udp-mapping"),
+	ONE("filtering"),
+	ONE("tcp-filtering"),
+	ONE("udp-filtering"),
+	ONE("pairing"),
+	ONE("hairpin"),
+	ONE("unleased"),
+	ONE("ports-per-client"),
+	ONE("states-per-client"),
+	ONE("flows-per-second"),
+	ONE("flows-burst"),
+	ONE("mss-clamp"),
+	ONE("ipv4-id"),
+	ONE("tcp-established"),
+	ONE("tcp-opening"),
+	ONE("tcp-closing"),
+	ONE("tcp-time-wait"),
+	ONE("tcp-reset"),
+	ONE("udp-timeout"),
+	ONE("udp-short-timeout"),
+	ONE("icmp-timeout"),
+	ONE("inbound-refresh"),
+	ONE("short-timers"),
+	LIST("tags"),
+	CFG_END(),
 };
 
 static cfg_opt_t host_keys[] = { ONE("sysctl"), ONE("routes"), CFG_END() };
@@ -73,17 +102,19 @@ static int value_parsed(cfg_t *cfg, cfg_opt_t *opt, const char *text, void *resu
 	return 0;
 }
 
-/* "machine, state-dir, ...": what could stand where an unknown name is. */
+/* "machine, state-dir, ...": what could stand where an unknown name is, as far as there is room. */
 static void list_known(const cfg_t *cfg, char *buf, size_t size)
 {
 	size_t n = 0;
 
 	buf[0] = '\0';
-	for (const cfg_opt_t *o = cfg->opts; o->name && n + 2 < size; o++) {
+	for (const cfg_opt_t *o = cfg->opts; o->name; o++) {
 		size_t len = strlen(o->name);
 
-		if (n + len + 3 > size)
-			break;
+		if (n + len + sizeof(", , ...") > size) {
+			memcpy(buf + n, ", ...", sizeof(", ..."));
+			return;
+		}
 		if (n) {
 			memcpy(buf + n, ", ", 2);
 			n += 2;
@@ -114,7 +145,7 @@ static void confuse_error(cfg_t *cfg, const char *fmt, va_list ap)
 		  "no list is possible here; allowed is one value" },
 	};
 	bool top = strcmp(cfg->name, "root") == 0;
-	char text[256];
+	char text[384];
 
 	reading.said = true;
 	if (strcmp(fmt, "no such option '%s'") == 0) {

@@ -13,29 +13,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "cgroup.h"
 #include "clock.h"
-#include "collide.h"
 #include "collisions.h"
+#include "config.h"
 #include "control.h"
 #include "engine.h"
 #include "events.h"
 #include "fault.h"
 #include "log.h"
+#include "loop.h"
 #include "methods.h"
 #include "methods_lease.h"
 #include "metrics.h"
 #include "metrics_gather.h"
 #include "privs.h"
-#include "store_collision.h"
 #include "watch.h"
 
-#define EXIT_FAILED  2
-#define SAY_AGAIN_NS (10000 * NS_PER_MS)
-#define GATHER_MS    1
+#define EXIT_FAILED    2
+#define SAY_AGAIN_NS   (10000 * NS_PER_MS)
+#define GATHER_MS      1
+#define GATHER_CHANGES 256
 
 enum source {
 	SOURCE_SIGNAL,
@@ -74,11 +74,9 @@ struct daemon {
 /* What the engine has to say: into the log, and to whoever monitors. */
 static void on_note(void *arg, int priority, const char *event, const char *text)
 {
-	struct daemon *d = arg;
+	const struct daemon *d = arg;
 
-	log_msg(priority, "%s", text);
-	if (d->control && control_monitored(d->control))
-		control_publish(d->control, json_pack("{s:s, s:s}", "event", event, "text", text));
+	loop_note(d->control, priority, event, text);
 }
 
 /* A lease changed. */
@@ -108,11 +106,6 @@ static void on_gather(void *arg, uint64_t now_ns, struct metrics_text *t)
 					   .watcher = d->watcher };
 
 	metrics_gather(&s, now_ns, t);
-}
-
-static int addr_order(const void *a, const void *b)
-{
-	return addr_cmp(a, b);
 }
 
 /* The watcher looks at the addresses of the pools, and knows what is ours of their ports. */
@@ -184,69 +177,56 @@ static int judge(void *arg, const struct config *c, struct errtext *err)
 	return ret < 0 || !d->control ? ret : metrics_prepare(d->metrics, c, err);
 }
 
-static int watch(const struct daemon *d, int fd, enum source source)
-{
-	struct epoll_event ev = { .events = EPOLLIN, .data.u32 = source };
-
-	return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
-}
-
 /*
  * Make the control group of "exec", while we may: the root of cgroup2 is read-only for whoever lacks CAP_DAC_OVERRIDE, what is below our own group is not. What
  * goes wrong here is told by the engine, which meets it again.
  */
-static void prepare_cgroup(const char *config_path)
+static void prepare_cgroup(const struct config *c)
 {
 	struct cgroups *cgroups = NULL;
-	struct config *c = NULL;
 	struct errtext err;
 
-	if (!config_load(config_path, &c, &err))
-		cgroups_open(c->leases.cgroup, &cgroups, &err);
+	cgroups_open(c->leases.cgroup, &cgroups, &err);
 	cgroups_close(cgroups);
-	config_free(c);
 }
 
 /*
  * Open the watcher while we may enter namespaces. Where the configuration names none itself, a machine without connection tracking is no reason not to start.
  */
-static int prepare_watch(struct daemon *d, const char *config_path, struct errtext *err)
+static int prepare_watch(struct daemon *d, const struct config *c, struct errtext *err)
 {
-	struct watch_opts wo = { .tell = on_collision, .note = on_note, .arg = d };
-	struct config *c = NULL;
-	int r = config_load(config_path, &c, err);
+	struct watch_opts wo = watch_opts_of(c);
+	int r;
 
-	if (r < 0)
-		return 0; /* told by the engine, which meets it again */
-	wo.netns = c->watch.netns;
-	wo.n_netns = c->watch.n_netns;
-	wo.buffer = c->watch.buffer;
-	wo.sources = c->watch.sources;
-	wo.heal = c->watch.heal;
+	wo.tell = on_collision;
+	wo.note = on_note;
+	wo.arg = d;
 	r = wo.n_netns ? watch_open(&wo, &d->watcher, err) : 0;
 	if (r < 0 && !c->watch.on) {
 		log_notice("conntrack is not watched: %s", err->s);
 		r = 0;
 	}
-	config_free(c);
 	return r;
 }
 
-static int told_before(const struct collision *c, void *arg)
+/* What takes rights that are gone later. *ret: the configuration that it was done for (config_free()). */
+static int prepare(struct daemon *d, const char *config_path, struct config **ret,
+		   struct errtext *err)
 {
-	watch_told(arg, c);
+	struct config *c = NULL;
+	int r = config_load(config_path, &c, err);
+
+	if (r < 0)
+		return r;
+	prepare_cgroup(c);
+	privs_files();
+	r = prepare_watch(d, c, err);
+	if (r < 0) {
+		config_free(c);
+		return r;
+	}
+	*ret = c;
 	return 0;
-}
-
-/* What the store has is not told again when the watcher finds it. */
-static int recall(struct daemon *d, struct errtext *err)
-{
-	struct store_collision_filter latest = { .max = COLLIDE_RECENT_MAX / 4 };
-
-	d->collisions.store = d->engine->store;
-	return d->watcher ? store_collisions_list(d->engine->store, &latest, told_before,
-						  d->watcher, err)
-			  : 0;
 }
 
 static void stop(struct daemon *d)
@@ -288,7 +268,9 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 				       .reload_arg = d,
 				       .collisions = &d->collisions,
 				       .watcher = d->watcher };
-	if ((ret = recall(d, err)) < 0 || (ret = tell_watcher(d, err)) < 0)
+	d->collisions.store = d->engine->store;
+	if ((d->watcher && (ret = collisions_recall(&d->collisions, d->watcher, err)) < 0) ||
+	    (ret = tell_watcher(d, err)) < 0)
 		return ret;
 	ret = control_open(&co, &d->control, err);
 	if (ret < 0)
@@ -301,14 +283,14 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->epoll_fd < 0)
 		return errtext_set(err, errno, "epoll_create1: %m");
-	if ((ret = watch(d, d->signal_fd, SOURCE_SIGNAL)) < 0 ||
-	    (ret = watch(d, control_fd(d->control), SOURCE_CONTROL)) < 0 ||
-	    (ret = watch(d, engine_links_fd(d->engine), SOURCE_LINKS)) < 0 ||
-	    (ret = watch(d, dp_events_fd(d->engine->dp), SOURCE_EVENTS)) < 0 ||
-	    (ret = watch(d, lessor_fd(d->engine->lessor), SOURCE_ENDED)) < 0 ||
-	    (ret = watch(d, store_commit_fd(d->engine->store), SOURCE_STORED)) < 0 ||
-	    (ret = watch(d, metrics_fd(d->metrics), SOURCE_METRICS)) < 0 ||
-	    (d->watcher && (ret = watch(d, watch_fd(d->watcher), SOURCE_WATCH)) < 0))
+	if ((ret = loop_add(d->epoll_fd, d->signal_fd, SOURCE_SIGNAL)) < 0 ||
+	    (ret = loop_add(d->epoll_fd, control_fd(d->control), SOURCE_CONTROL)) < 0 ||
+	    (ret = loop_add(d->epoll_fd, engine_links_fd(d->engine), SOURCE_LINKS)) < 0 ||
+	    (ret = loop_add(d->epoll_fd, dp_events_fd(d->engine->dp), SOURCE_EVENTS)) < 0 ||
+	    (ret = loop_add(d->epoll_fd, lessor_fd(d->engine->lessor), SOURCE_ENDED)) < 0 ||
+	    (ret = loop_add(d->epoll_fd, store_commit_fd(d->engine->store), SOURCE_STORED)) < 0 ||
+	    (ret = loop_add(d->epoll_fd, metrics_fd(d->metrics), SOURCE_METRICS)) < 0 ||
+	    (d->watcher && (ret = loop_add(d->epoll_fd, watch_fd(d->watcher), SOURCE_WATCH)) < 0))
 		return errtext_set(err, -ret, "epoll_ctl: %s", strerror(-ret));
 	FAULT_POINT("sluiced.started");
 	log_notice("sluiced %s on machine %s: %zu slices held, control socket %s", SLUICE_VERSION,
@@ -318,16 +300,13 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 
 static void on_signal(struct daemon *d)
 {
-	struct signalfd_siginfo info;
+	int signo = loop_signal(d->signal_fd);
 	struct errtext err = { 0 };
 
-	if (read(d->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	if (info.ssi_signo != SIGHUP) {
+	if (signo && signo != SIGHUP)
 		d->outcome = STOP;
-	} else if (reload(d, &err) < 0) {
+	else if (signo && reload(d, &err) < 0)
 		on_note(d, LOG_ERR, "reload", err.s);
-	}
 }
 
 static int handle(struct daemon *d, enum source source, struct errtext *err)
@@ -425,8 +404,9 @@ static int settle(struct daemon *d, bool wait, struct errtext *err)
 }
 
 /*
- * Calls are cheapest by the dozen: while a commit is under way, let them come together until it has ended, or for GATHER_MS. What was decided
- * meanwhile is on its way to the disk before they are looked at.
+ * Calls are cheapest by the dozen: while a commit is under way, let them come together until it has ended, or for GATHER_MS. Few changes wait for the calls that came meanwhile, and go to
+ * the disk with theirs: a call that had to wait for one commit shall not have to wait for another one that carries little. Many are on their way before those calls are looked at, for both take
+ * long then, and go on at once.
  */
 static int gather(struct daemon *d, struct errtext *err)
 {
@@ -435,7 +415,7 @@ static int gather(struct daemon *d, struct errtext *err)
 	if (!lessor_committing(d->engine->lessor))
 		return 0;
 	poll(&p, 1, GATHER_MS);
-	return settle(d, false, err);
+	return lessor_waiting(d->engine->lessor) < GATHER_CHANGES ? 0 : settle(d, false, err);
 }
 
 /* Until told to stop, or until something is wrong that only a new start mends. */
@@ -482,18 +462,11 @@ int daemon_run(const struct engine_opts *base)
 	struct metrics_opts metrics_opts = { .gather = on_gather, .note = on_note, .arg = &d };
 	struct errtext err = { 0 };
 	enum outcome outcome;
-	sigset_t mask;
 	int ret;
 
-	sigemptyset(&mask);
-	sigaddset(&mask, SIGTERM);
-	sigaddset(&mask, SIGINT);
-	sigaddset(&mask, SIGHUP);
-	sigprocmask(SIG_BLOCK, &mask, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	d.signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	d.signal_fd = loop_signals();
 	if (d.signal_fd < 0) {
-		log_err("signalfd: %m");
+		log_err("signalfd: %s", strerror(-d.signal_fd));
 		return EXIT_FAILED;
 	}
 	opts.note = on_note;
@@ -502,11 +475,10 @@ int daemon_run(const struct engine_opts *base)
 	opts.judge = judge;
 	opts.judge_arg = &d;
 	collisions_init(&d.collisions, clock_boot_ns());
-	prepare_cgroup(opts.config_path);
-	privs_files();
-	if (prepare_watch(&d, opts.config_path, &err) < 0 ||
+	if (prepare(&d, opts.config_path, &opts.config, &err) < 0 ||
 	    metrics_open(&metrics_opts, &d.metrics, &err) < 0) {
 		log_err("%s", err.s);
+		config_free(opts.config);
 		watch_close(d.watcher);
 		close(d.signal_fd);
 		return EXIT_FAILED;
@@ -515,6 +487,7 @@ int daemon_run(const struct engine_opts *base)
 		log_warn("capabilities could not be dropped");
 	do {
 		ret = start(&d, &opts, &err);
+		opts.config = NULL; /* it was the engine's; who starts anew reads it anew */
 		if (ret < 0) {
 			log_err("%s", err.s);
 			outcome = STOP;

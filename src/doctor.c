@@ -11,7 +11,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "collision.h"
 #include "host.h"
+#include "kernelhas.h"
 #include "natflows.h"
 #include "natrules.h"
 #include "sysctl.h"
@@ -56,6 +58,8 @@ static void read_capabilities(struct doctor_facts *f)
 		 capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
 	f->perfmon = capng_have_capability(CAPNG_EFFECTIVE, CAP_PERFMON) ||
 		     capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
+	f->chown = capng_have_capability(CAPNG_EFFECTIVE, CAP_CHOWN);
+	f->sys_admin = capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
 }
 
 /* The old iptables lists its tables of the namespace in a file; no file, no such tables. */
@@ -84,19 +88,32 @@ static void read_nat(struct doctor_facts *f)
 	f->conntrack = read_int("net.netfilter.nf_conntrack_count");
 }
 
-void doctor_read(const char *bpffs, struct doctor_facts *ret)
+static void read_config(const struct config *c, struct doctor_facts *f)
+{
+	f->watch_only = !c->n_pools;
+	for (size_t i = 0; i < c->watch.n_netns; i++)
+		f->enters |= *c->watch.netns[i] != '\0';
+	f->watch_bpf = c->watch.n_netns && c->watch.sources & COLLISION_NETFILTER;
+}
+
+void doctor_read(const struct config *c, struct doctor_facts *ret)
 {
 	struct utsname u;
 
 	memset(ret, 0, sizeof(*ret));
+	if (c)
+		read_config(c, ret);
 	if (uname(&u) == 0)
 		snprintf(ret->release, sizeof(ret->release), "%s", u.release);
 	ret->btf = access("/sys/kernel/btf/vmlinux", R_OK) == 0;
-	read_bpffs(bpffs, ret);
+	/* Who only watches pins nothing. */
+	if (!ret->watch_only)
+		read_bpffs(c && c->bpffs ? c->bpffs : BPFFS_DEFAULT, ret);
 	ret->jit = read_int("net.core.bpf_jit_enable");
 	ret->unprivileged_bpf_disabled = read_int("kernel.unprivileged_bpf_disabled");
 	ret->euid = geteuid();
 	read_capabilities(ret);
+	ret->conntrack_module = access("/sys/kernel/btf/nf_conntrack", F_OK) == 0;
 	read_nat(ret);
 }
 
@@ -161,18 +178,27 @@ static void judge_bpf(const struct doctor_facts *f, struct findings *out)
 
 static void judge_capabilities(const struct doctor_facts *f, struct findings *out)
 {
-	if (f->net_admin && f->bpf && f->perfmon && f->net_raw) {
+	/* What an ordinary user lacks says nothing about how sluiced is started; what root lacks does. */
+	const char *advice = f->euid == 0 ? "give them to sluiced (in its unit or container)"
+					  : "run as root to check what sluiced would have";
+	bool net_raw = f->net_raw || f->watch_only, sys_admin = f->sys_admin || !f->enters;
+	bool layout = f->sys_admin || !f->watch_bpf || !f->conntrack_module;
+
+	if (!f->net_admin || !f->bpf || !f->perfmon || !net_raw || !f->chown || !sys_admin)
+		findings_add(out, "capabilities", f->euid == 0 ? FINDING_ERROR : FINDING_INFO,
+			     advice, "this process lacks%s%s%s%s%s%s",
+			     f->net_admin ? "" : " CAP_NET_ADMIN", f->bpf ? "" : " CAP_BPF",
+			     f->perfmon ? "" : " CAP_PERFMON", net_raw ? "" : " CAP_NET_RAW",
+			     f->chown ? "" : " CAP_CHOWN", sys_admin ? "" : " CAP_SYS_ADMIN");
+	else if (!layout)
+		findings_add(out, "capabilities", f->euid == 0 ? FINDING_WARN : FINDING_INFO,
+			     advice,
+			     "this process lacks CAP_SYS_ADMIN: how the module nf_conntrack lays "
+			     "out its entries can't be read, which the watcher's netfilter program "
+			     "has to know");
+	else
 		findings_add(out, "capabilities", FINDING_OK, NULL,
 			     "this process has what sluiced needs");
-		return;
-	}
-	/* What an ordinary user lacks says nothing about how sluiced is started; what root lacks does. */
-	findings_add(out, "capabilities", f->euid == 0 ? FINDING_ERROR : FINDING_INFO,
-		     f->euid == 0 ? "give them to sluiced (in its unit or container)"
-				  : "run as root to check what sluiced would have",
-		     "this process lacks%s%s%s%s", f->net_admin ? "" : " CAP_NET_ADMIN",
-		     f->bpf ? "" : " CAP_BPF", f->perfmon ? "" : " CAP_PERFMON",
-		     f->net_raw ? "" : " CAP_NET_RAW");
 }
 
 static void judge_nat(const struct doctor_facts *f, struct findings *out)
@@ -255,11 +281,12 @@ static void run_host(const struct config *c, struct findings *out)
 void doctor_run(const struct config *c, struct findings *out)
 {
 	struct doctor_facts f;
+	struct kernel_has has;
 
-	doctor_read(c && c->bpffs ? c->bpffs : BPFFS_DEFAULT, &f);
-	if (c && !c->n_pools)
-		f.bpffs[0] = '\0'; /* it only watches: nothing is pinned */
+	doctor_read(c, &f);
 	doctor_judge(&f, out);
+	kernel_has_read(&has);
+	kernel_has_judge(&has, out);
 	run_rules(c, out);
 	if (!c) {
 		findings_add(out, "config", FINDING_INFO, "name the configuration with -f",

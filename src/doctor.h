@@ -3,7 +3,7 @@
  * "sluice doctor": can this machine run sluice, and will it do what the configuration says? Looks
  * and changes nothing; works with the daemon down and as any user, who is then told what could not
  * be seen. Ids besides those of hostplan_judge(): config, host, kernel.release, kernel.btf,
- * kernel.tcx, kernel.jit, kernel.unprivileged_bpf, bpffs, capabilities, nat.rules, nat.conntrack, and
+ * kernel.tcx, kernel.jit, kernel.unprivileged_bpf, bpffs, capabilities, nat.rules, nat.conntrack, those of kernel_has_judge(), and
  * those of natrules_judge() and natflows_judge().
  */
 #ifndef DOCTOR_H
@@ -27,14 +27,20 @@ struct doctor_facts {
 	int unprivileged_bpf_disabled; /* -errno */
 	uid_t euid;
 	/* Effective capabilities; bpf and perfmon also by CAP_SYS_ADMIN. */
-	bool net_admin, bpf, perfmon, net_raw;
-	int nat_chains; /* nf_tables chains of type nat, or -errno */
+	bool net_admin, bpf, perfmon, net_raw, chown, sys_admin;
+	bool conntrack_module; /* the types of conntrack's entries are a module's, not the kernel's */
+	int nat_chains;        /* nf_tables chains of type nat, or -errno */
 	char nat_names[160];
 	int nat_legacy; /* 1: the old iptables has a nat table here; 0; -errno */
 	int conntrack; /* entries of this namespace, -ENOENT: no connection tracking in the kernel */
+	/* What is not the machine's, but the configuration's. */
+	bool watch_only; /* it has no pools */
+	bool enters;     /* it watches namespaces besides the one that the daemon starts in */
+	bool watch_bpf;  /* it watches by the netfilter program */
 };
 
-void doctor_read(const char *bpffs, struct doctor_facts *ret);
+/* c: the configuration, or NULL. */
+void doctor_read(const struct config *c, struct doctor_facts *ret);
 void doctor_judge(const struct doctor_facts *f, struct findings *out);
 
 /* All checks, in the calling thread's network namespace. c may be NULL: then only what needs no configuration. */

@@ -284,7 +284,8 @@ out:
 /* Let the skeleton's map be the pinned one, if it is of the same making. */
 static int pin_reuse(struct dp *dp, struct bpf_map *map, struct errtext *err)
 {
-	bool sized = map == dp->nat->maps.fwd || map == dp->nat->maps.rev;
+	bool flows = map == dp->nat->maps.fwd || map == dp->nat->maps.rev;
+	bool sized = flows || map == dp->nat->maps.client_state;
 	char path[DP_PATH_MAX];
 	struct bpf_map_info info;
 	int fd, r;
@@ -311,7 +312,7 @@ static int pin_reuse(struct dp *dp, struct bpf_map *map, struct errtext *err)
 		r = bpf_map__reuse_fd(map, fd);
 		if (r)
 			errtext_set(err, -r, "%s: taking over: %s", path, dp_why(r));
-		if (sized)
+		if (flows)
 			dp->max_flows = info.max_entries;
 	}
 	close(fd);
@@ -415,6 +416,8 @@ static int maps_mmap(struct dp *dp, struct errtext *err)
 
 static int load(struct dp *dp, const struct dp_opts *opts, struct errtext *err)
 {
+	uint32_t clients =
+		opts->max_flows / 4 > SLUICE_MIN_CLIENTS ? opts->max_flows / 4 : SLUICE_MIN_CLIENTS;
 	int r;
 
 	dp_quiet();
@@ -428,6 +431,7 @@ static int load(struct dp *dp, const struct dp_opts *opts, struct errtext *err)
 		dp->max_flows = opts->max_flows;
 		bpf_map__set_max_entries(dp->nat->maps.fwd, opts->max_flows);
 		bpf_map__set_max_entries(dp->nat->maps.rev, opts->max_flows);
+		bpf_map__set_max_entries(dp->nat->maps.client_state, clients);
 	} else {
 		r = pins_reuse(dp, err);
 		if (r)

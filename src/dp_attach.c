@@ -12,6 +12,7 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 
 #include "dp_internal.h"
 #include "fault.h"
+#include "links.h"
 #include "nat.skel.h"
 
 /* Not known to libbpf 1.1 and Debian 12's headers. */
@@ -30,17 +32,24 @@
 #define FILTER_HANDLE   1
 #define FILTER_PRIORITY 1
 
+/* Whether the packets of an interface begin with a link-layer header is known to the programs, not to each packet. */
+enum layer {
+	LAYER_ETHERNET,
+	LAYER_IP,
+	N_LAYERS,
+};
+
 struct hook {
 	const char *name;
-	const char *program;
+	const char *program[N_LAYERS];
 	enum bpf_attach_type tcx;
 	enum bpf_tc_attach_point point;
 };
 
 /* Ingress first: a packet that was translated on its way out must find the way back. */
 static const struct hook hooks[] = {
-	{ "ingress", "uplink_ingress", TCX_INGRESS, BPF_TC_INGRESS },
-	{ "egress", "uplink_egress", TCX_EGRESS, BPF_TC_EGRESS },
+	{ "ingress", { "uplink_ingress", "l3_ingress" }, TCX_INGRESS, BPF_TC_INGRESS },
+	{ "egress", { "uplink_egress", "l3_egress" }, TCX_EGRESS, BPF_TC_EGRESS },
 };
 #define N_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
 
@@ -277,15 +286,20 @@ static int filters_read(unsigned ifindex, enum bpf_tc_attach_point point, struct
 /* Is the filter at our place ours? 1: yes; 0: there is none; -EBUSY: it is another one's, called f->name. */
 static int filter_ours(const struct hook *h, unsigned ifindex, struct filters *ret)
 {
-	size_t len = strlen(h->program);
 	int r = filters_read(ifindex, h->point, ret);
 
 	if (r || !ret->at_our_place)
 		return r;
-	/* A program's name has 15 bytes at most. */
-	if (len > BPF_OBJ_NAME_LEN - 1)
-		len = BPF_OBJ_NAME_LEN - 1;
-	return strncmp(ret->name, h->program, len) || ret->name[len] != ':' ? -EBUSY : 1;
+	for (size_t i = 0; i < N_LAYERS; i++) {
+		size_t len = strlen(h->program[i]);
+
+		/* A program's name has 15 bytes at most. */
+		if (len > BPF_OBJ_NAME_LEN - 1)
+			len = BPF_OBJ_NAME_LEN - 1;
+		if (!strncmp(ret->name, h->program[i], len) && ret->name[len] == ':')
+			return 1;
+	}
+	return -EBUSY;
 }
 
 static int clsact_hook(const struct hook *h, int prog_fd, unsigned ifindex, const char *ifname,
@@ -403,16 +417,31 @@ static bool clsact_marked(const char *dir, const char *ifname)
 
 /* Both */
 
+/* What can't be asked for is no interface, as attaching to it will say. */
+static enum layer layer_of(const char *ifname)
+{
+	struct ifreq req = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
+
+	if (fd < 0)
+		return LAYER_ETHERNET;
+	snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", ifname);
+	r = ioctl(fd, SIOCGIFHWADDR, &req);
+	close(fd);
+	return !r && link_is_l3(req.ifr_hwaddr.sa_family) ? LAYER_IP : LAYER_ETHERNET;
+}
+
 int dp_attach(struct dp *dp, unsigned ifindex, const char *ifname, const char **ret_how,
 	      struct errtext *err)
 {
-	const int prog_fds[N_HOOKS] = {
-		bpf_program__fd(dp->nat->progs.uplink_ingress),
-		bpf_program__fd(dp->nat->progs.uplink_egress),
-	};
+	enum layer layer = layer_of(ifname);
 	char path[DP_PATH_MAX];
+	int prog_fds[N_HOOKS];
 	int r;
 
+	for (size_t i = 0; i < N_HOOKS; i++)
+		prog_fds[i] = bpf_program__fd(
+			bpf_object__find_program_by_name(dp->nat->obj, hooks[i].program[layer]));
 	r = dp_mkdir(dp_path(path, "%s/links", dp->dir));
 	if (r)
 		return errtext_set(err, -r, "%s: making the directory: %s", path, dp_why(r));

@@ -135,6 +135,32 @@ static int pool_stats_clear(struct dp *dp, uint32_t row, struct errtext *err)
 	return r;
 }
 
+/* What each packet reads for itself: one word at a time is enough. True if something changed. */
+static bool policy_store(struct sluice_pool *is, const struct sluice_pool *to)
+{
+	bool same = is->mss == to->mss && is->client_states == to->client_states &&
+		    is->client_rate == to->client_rate && is->client_burst == to->client_burst &&
+		    is->id_mode == to->id_mode && is->pairing == to->pairing &&
+		    is->hairpin == to->hairpin && is->inbound_refresh == to->inbound_refresh &&
+		    !memcmp(is->client_ports, to->client_ports, sizeof(is->client_ports));
+
+	if (is->unleased != to->unleased)
+		store(&is->unleased, to->unleased);
+	if (same)
+		return false;
+	store(&is->mss, to->mss);
+	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++)
+		store(&is->client_ports[l4], to->client_ports[l4]);
+	store(&is->client_states, to->client_states);
+	store(&is->client_rate, to->client_rate);
+	store(&is->client_burst, to->client_burst);
+	store(&is->id_mode, to->id_mode);
+	store(&is->pairing, to->pairing);
+	store(&is->hairpin, to->hairpin);
+	store(&is->inbound_refresh, to->inbound_refresh);
+	return true;
+}
+
 /* Rows of pools. A new one has no slices yet, so nobody looks at it. */
 static int pools_fill(struct dp *dp, const struct plan *next, bool *changed, struct errtext *err)
 {
@@ -157,8 +183,7 @@ static int pools_fill(struct dp *dp, const struct plan *next, bool *changed, str
 		}
 		*changed |= store4(is->mapping, to->mapping);
 		*changed |= store4(is->filtering, to->filtering);
-		if (is->unleased != to->unleased)
-			store(&is->unleased, to->unleased);
+		*changed |= policy_store(is, to);
 		if (memcmp(&is->timers, &to->timers, sizeof(is->timers))) {
 			uint32_t *t = (uint32_t *)&is->timers;
 			const uint32_t *v = (const uint32_t *)&to->timers;

@@ -537,8 +537,11 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 	struct engine *e = calloc(1, sizeof(*e));
 	int r;
 
-	if (!e)
+	if (!e) {
+		config_free(opts->config);
 		return errtext_set(err, ENOMEM, "out of memory");
+	}
+	e->config = opts->config;
 	e->note = opts->note;
 	e->note_arg = opts->note_arg;
 	e->tell = opts->tell;
@@ -551,8 +554,9 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 		r = errtext_set(err, ENOMEM, "out of memory");
 		goto fail;
 	}
-	if ((r = config_load(e->config_path, &e->config, err)) < 0 ||
-	    (r = config_need_pools(e->config, err)) < 0 || (r = host_open(&e->host, err)) < 0 ||
+	if (!e->config && (r = config_load(e->config_path, &e->config, err)) < 0)
+		goto fail;
+	if ((r = config_need_pools(e->config, err)) < 0 || (r = host_open(&e->host, err)) < 0 ||
 	    (r = links_find(e, e->config, links, err)) < 0 ||
 	    (r = store_open(e->config->state_dir, e->config->machine, &e->store, err)) < 0 ||
 	    (r = store_load_holds(e->store, &e->holds, &e->next_epoch, err)) < 0 ||

@@ -75,6 +75,8 @@ struct engine {
 
 struct engine_opts {
 	const char *config_path;
+	/* What was read of it already, and the engine's from engine_open() on; NULL: engine_open() reads it. */
+	struct config *config;
 	bool force_clsact; /* for tests */
 	engine_note_fn *note;
 	void *note_arg;       /* of note and tell */

@@ -48,6 +48,9 @@ static bool refused_client(const struct sluice_event *e)
 	case SLUICE_DROP_no_port:
 	case SLUICE_DROP_no_slice:
 	case SLUICE_DROP_table_full:
+	case SLUICE_DROP_client_ports:
+	case SLUICE_DROP_client_states:
+	case SLUICE_DROP_client_rate:
 	case SLUICE_DROP_fenced:
 		return true;
 	}

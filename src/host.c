@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/rtnetlink.h>
-#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,10 +75,11 @@ static int uplink_find(const struct links *ls, const char *name, struct host_lin
 		return errtext_set(err, ENODEV, "uplink \"%s\" does not exist; links here: %s",
 				   name, names);
 	}
-	if (l->arptype != ARPHRD_ETHER)
+	if (!link_can_uplink(l->arptype))
 		return errtext_set(err, ENOTSUP,
-				   "uplink \"%s\" is not an Ethernet interface (link type %u); "
-				   "this version supports no others",
+				   "uplink \"%s\" is of link type %u: an uplink is an Ethernet "
+				   "interface, or one without a link-layer header (tun, WireGuard, "
+				   "PPP, ipip, sit, ip6tnl)",
 				   name, l->arptype);
 	*ret = host_link_from(l);
 	return 0;

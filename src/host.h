@@ -35,14 +35,14 @@ struct host_link {
 	char name[IFNAMSIZ];
 	int ifindex;
 	bool up;
-	unsigned int arptype; /* ARPHRD_, of an uplink always ARPHRD_ETHER */
+	unsigned int arptype; /* ARPHRD_, one that link_can_uplink() */
 	uint32_t mtu;
 };
 
 /*
  * Find the uplinks: ret[i] is names[i], n at most CONFIG_UPLINKS_MAX. An uplink that is down is
  * fine. Returns 0, -ENODEV for a name that no link has (the text lists those there are), -ENOTSUP
- * for one that is not Ethernet, other -errno. On success host_link_event() reports about these
+ * for one of a type that can't be, other -errno. On success host_link_event() reports about these
  * names from now on.
  */
 int host_links(struct host_session *h, char *const names[], size_t n, struct host_link ret[],

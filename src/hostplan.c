@@ -2,10 +2,11 @@
 #include "hostplan.h"
 
 #include <errno.h>
-#include <net/if_arp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "links.h"
 
 #define KEY_FORWARD   "net.ipv4.ip_forward"
 #define KEY_REDIRECTS "net.ipv4.conf.all.accept_redirects"
@@ -55,16 +56,24 @@ struct conf_rule {
 	const char *why;
 };
 
+/* Nobody asks by ARP there. */
+static bool no_arp(const struct host_uplink *u)
+{
+	return u && link_is_l3(u->arptype);
+}
+
 static bool arp_ignore_good(const struct host_uplink *u, int v)
 {
-	(void)u;
+	if (no_arp(u))
+		return true;
 	/* 4 to 7 are reserved, and the kernel takes them for 0. */
 	return v == 1 || v == 2 || v == 3 || v == 8;
 }
 
 static bool arp_announce_good(const struct host_uplink *u, int v)
 {
-	(void)u;
+	if (no_arp(u))
+		return true;
 	/* 1 still announces a shared address that lies in the uplink's own subnet; above 2 counts as 0. */
 	return v == 2;
 }
@@ -265,19 +274,20 @@ static void judge_uplink(const struct host_facts *f, const struct host_uplink *u
 			     "uplink \"%s\" does not exist; links here: %s", u->name, f->links);
 		return;
 	}
-	if (u->arptype != ARPHRD_ETHER)
-		findings_add(
-			out, "uplink", FINDING_ERROR, "name an Ethernet interface",
-			"uplink %s is not Ethernet (link type %u): not supported in this version",
-			u->name, u->arptype);
+	if (!link_can_uplink(u->arptype))
+		findings_add(out, "uplink", FINDING_ERROR,
+			     "name an Ethernet interface, or one without a link-layer header",
+			     "uplink %s is of link type %u, which can't be one", u->name,
+			     u->arptype);
 	else if (u->enslaved)
 		findings_add(
 			out, "uplink", FINDING_WARN, "name the bridge or bond that it belongs to",
 			"uplink %s is part of another interface, where its IP packets are handled",
 			u->name);
 	else
-		findings_add(out, "uplink", FINDING_OK, NULL, "uplink %s is Ethernet, MTU %u",
-			     u->name, u->mtu);
+		findings_add(out, "uplink", FINDING_OK, NULL, "uplink %s %s, MTU %u", u->name,
+			     link_is_l3(u->arptype) ? "has no link-layer header" : "is Ethernet",
+			     u->mtu);
 	if (!u->up)
 		findings_add(out, "uplink.state", FINDING_WARN, "ip link set it up",
 			     "uplink %s is down", u->name);

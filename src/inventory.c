@@ -34,6 +34,17 @@ struct kept {
 	uint16_t next_by_tuple, next_by_cookie;
 };
 
+/* A refresh under way, which may be in another thread: all that it touches, but the table that it fills. */
+struct listing {
+	struct sockdiag *diag;
+	struct addr *addrs;
+	size_t n_addrs;
+	struct socktable *table;
+	uint32_t devices[DEVICES];
+	int full_r; /* what adding to the table said */
+	struct errtext err;
+};
+
 struct inventory {
 	struct sockdiag *diag;
 	struct sockends *ends;
@@ -50,9 +61,10 @@ struct inventory {
 	uint64_t dump_ns;       /* not before this is the next look-up by dump */
 
 	struct socktable tables[2];
-	unsigned now;   /* which of them is the last refresh's */
+	unsigned now; /* which of them is the last refresh's; the other is the next one's to fill */
 	bool no_before; /* the other one was given up for a refresh that failed */
 	uint32_t devices[DEVICES];
+	struct listing listing;
 };
 
 /* What is kept */
@@ -324,69 +336,97 @@ int inventory_destroy(struct inventory *v, const struct sockdiag_sock *s)
 
 /* The table */
 
-static void device_note(struct inventory *v, uint32_t ifindex)
+static void device_note(struct listing *l, uint32_t ifindex)
 {
 	for (size_t i = 0; i < DEVICES && ifindex; i++) {
-		if (v->devices[i] && v->devices[i] != ifindex)
+		if (l->devices[i] && l->devices[i] != ifindex)
 			continue;
-		v->devices[i] = ifindex;
+		l->devices[i] = ifindex;
 		break;
 	}
 }
 
-struct filling {
-	struct inventory *v;
-	struct socktable *table;
-	int r;
-};
-
 static int table_fill(const struct sockdiag_sock *s, void *arg)
 {
 	static const struct addr wildcard;
-	struct filling *f = arg;
+	struct listing *l = arg;
 
 	if (!s->lport || !addr_cmp(&s->local, &wildcard))
 		return 0;
-	device_note(f->v, s->ifindex);
-	f->r = socktable_add(f->table, s);
-	return f->r;
+	device_note(l, s->ifindex);
+	l->full_r = socktable_add(l->table, s);
+	return l->full_r;
 }
 
-static int both_dump(struct inventory *v, struct filling *f, const struct addr *addrs, size_t n,
-		     struct errtext *err)
+static int both_dump(struct listing *l)
 {
 	uint32_t states = ~(1U << TCP_TIME_WAIT);
-	int r = sockdiag_dump_states(v->diag, SLUICE_TCP, states, 0, addrs, n, table_fill, f, err);
+	int r = sockdiag_dump_states(l->diag, SLUICE_TCP, states, 0, l->addrs, l->n_addrs,
+				     table_fill, l, &l->err);
 
 	if (!r)
-		r = sockdiag_dump_states(v->diag, SLUICE_UDP, states, 0, addrs, n, table_fill, f,
-					 err);
+		r = sockdiag_dump_states(l->diag, SLUICE_UDP, states, 0, l->addrs, l->n_addrs,
+					 table_fill, l, &l->err);
 	return r;
+}
+
+int inventory_refresh_begin(struct inventory *v, const struct addr *addrs, size_t n,
+			    struct errtext *err)
+{
+	struct listing *l = &v->listing;
+	struct addr *copy = n ? reallocarray(l->addrs, n, sizeof(*copy)) : NULL;
+
+	if (n && !copy)
+		return errtext_set(err, ENOMEM, "out of memory");
+	if (n) {
+		memcpy(copy, addrs, n * sizeof(*copy));
+		l->addrs = copy;
+	}
+	l->n_addrs = n;
+	l->table = &v->tables[!v->now];
+	v->no_before = true;
+	return 0;
+}
+
+int inventory_refresh_run(struct inventory *v)
+{
+	struct listing *l = &v->listing;
+	int r = -EINTR;
+
+	memset(l->devices, 0, sizeof(l->devices));
+	l->full_r = 0;
+	for (int tries = 0; r == -EINTR && tries < DUMP_TRIES; tries++) {
+		socktable_empty(l->table);
+		r = both_dump(l);
+	}
+	if (!r)
+		l->full_r = socktable_seal(l->table);
+	if (l->full_r)
+		r = errtext_set(&l->err, -l->full_r, "out of memory for the list of sockets");
+	return r;
+}
+
+int inventory_refresh_end(struct inventory *v, int run, struct errtext *err)
+{
+	const struct listing *l = &v->listing;
+
+	if (run) {
+		*err = l->err;
+		return run;
+	}
+	v->now = !v->now;
+	v->no_before = false;
+	memcpy(v->devices, l->devices, sizeof(v->devices));
+	v->stats.listed = l->table->n;
+	v->stats.cut = l->table->cut;
+	return 0;
 }
 
 int inventory_refresh(struct inventory *v, const struct addr *addrs, size_t n, struct errtext *err)
 {
-	struct socktable *t = &v->tables[!v->now];
-	struct filling f = { .v = v, .table = t };
-	int r = -EINTR;
+	int r = inventory_refresh_begin(v, addrs, n, err);
 
-	v->no_before = true;
-	memset(v->devices, 0, sizeof(v->devices));
-	for (int tries = 0; r == -EINTR && tries < DUMP_TRIES; tries++) {
-		socktable_empty(t);
-		r = both_dump(v, &f, addrs, n, err);
-	}
-	if (!r)
-		f.r = socktable_seal(t);
-	if (f.r)
-		return errtext_set(err, -f.r, "out of memory for the list of sockets");
-	if (r)
-		return r;
-	v->now = !v->now;
-	v->no_before = false;
-	v->stats.listed = t->n;
-	v->stats.cut = t->cut;
-	return 0;
+	return r ? r : inventory_refresh_end(v, inventory_refresh_run(v), err);
 }
 
 bool inventory_port_used(const struct inventory *v, enum sluice_l4 l4, const struct addr *addr,
@@ -435,6 +475,8 @@ int inventory_open(struct inventory **ret, struct errtext *err)
 		socktable_init(&v->tables[i], v->key, SOCKTABLE_MAX);
 	r = sockdiag_open(&v->diag, err);
 	if (!r)
+		r = sockdiag_open(&v->listing.diag, err);
+	if (!r)
 		r = sockends_open(&v->ends, err);
 	if (!r) {
 		r = procsock_open(true, &v->procs, &v->note);
@@ -457,6 +499,8 @@ void inventory_close(struct inventory *v)
 	procsock_close(v->procs);
 	sockends_close(v->ends);
 	sockdiag_close(v->diag);
+	sockdiag_close(v->listing.diag);
+	free(v->listing.addrs);
 	for (size_t i = 0; i < 2; i++)
 		socktable_done(&v->tables[i]);
 	free(v);

@@ -55,6 +55,14 @@ void inventory_owner(struct inventory *v, const struct sockdiag_sock *s, int32_t
  * A refresh that fails leaves what was there.
  */
 int inventory_refresh(struct inventory *v, const struct addr *addrs, size_t n, struct errtext *err);
+/*
+ * The same in three steps, since a dump walks the kernel's whole hash table and takes milliseconds: _run, and it alone, may be in another thread, while everything else is asked; but
+ * neither inventory_fresh() nor inventory_close() before _end, which takes what _run returned.
+ */
+int inventory_refresh_begin(struct inventory *v, const struct addr *addrs, size_t n,
+			    struct errtext *err);
+int inventory_refresh_run(struct inventory *v);
+int inventory_refresh_end(struct inventory *v, int run, struct errtext *err);
 bool inventory_port_used(const struct inventory *v, enum sluice_l4 l4, const struct addr *addr,
 			 uint16_t port, const struct addr *remote, uint16_t rport,
 			 struct sockdiag_sock *ret);

@@ -298,6 +298,7 @@ int lessor_open(const struct lessor_opts *opts, const struct config *c,
 	l->store = opts->store;
 	l->dp = opts->dp;
 	l->epoll_fd = -1;
+	l->look.worker.fd = -1;
 	l->round = LESSOR_ROUND;
 	l->turn = 1;
 	l->cool_down_s = c->leases.cool_down_s;
@@ -306,7 +307,8 @@ int lessor_open(const struct lessor_opts *opts, const struct config *c,
 		r = errtext_set(err, ENOMEM, "out of memory");
 		goto fail;
 	}
-	if ((r = sockdiag_open(&l->diag, err)) < 0 || (r = lessor_watch_open(l, c, err)) < 0 ||
+	if ((r = sockdiag_open(&l->diag, err)) < 0 || (r = lessor_look_open(l, err)) < 0 ||
+	    (r = lessor_watch_open(l, c, err)) < 0 ||
 	    (r = lessor_slices_set(l, holds, plan, err)) < 0)
 		goto fail;
 	r = store_load_leases(l->store, ld.now_ms - (int64_t)l->cool_down_s * 1000, load_one, &ld,
@@ -359,6 +361,7 @@ void lessor_close(struct lessor *l)
 	/* What it came to is found by the next start. */
 	if (l->storing)
 		store_commit_end(l->store, &err);
+	lessor_look_close(l);
 	lessor_watch_close(l);
 	sockdiag_close(l->diag);
 	lease_table_free(l->table);
@@ -414,19 +417,30 @@ static void records_trim(struct lessor *l, uint64_t now_ns)
 	l->trim_ns = now_ns + (r > 0 ? TRIM_ON_NS : TRIM_NS);
 }
 
+/* When the kernel is next asked for sockets: sooner while ports wait for it. */
+static uint64_t look_due_ns(const struct lessor *l)
+{
+	uint64_t due = due_ns(l->looked_ns, LOOK_DUE_NS, l->look_took_ns);
+
+	if (lease_next_cooled(l->table) > due)
+		due = lease_next_cooled(l->table);
+	sooner(&due, due_ns(l->looked_ns, LOOK_NS, l->look_took_ns));
+	return due;
+}
+
 void lessor_tick(struct lessor *l, const struct hold_table *holds, uint64_t now_ns,
 		 uint64_t *ret_next_ns)
 {
-	uint64_t next_ns = SLUICE_NEVER, look_ns;
-	bool compare, audit;
+	uint64_t next_ns = SLUICE_NEVER;
+	bool compare, audit, looking;
 
 	l->turn++;
 	deadlines_look(l, holds, now_ns);
-	look_ns =
-		due_ns(l->looked_ns, lease_next_cooled(l->table) <= now_ns ? LOOK_DUE_NS : LOOK_NS,
-		       l->look_took_ns);
-	if (!l->judging && look_ns <= now_ns)
-		lessor_look(l);
+	looking = lessor_looking(l);
+	if (!looking && !l->judging && look_due_ns(l) <= now_ns) {
+		lessor_look_begin(l);
+		looking = lessor_looking(l);
+	}
 	if (l->judging)
 		lessor_judge(l, JUDGE_AT_ONCE);
 	/* Not in the middle of changes that are not published yet. */
@@ -448,11 +462,8 @@ void lessor_tick(struct lessor *l, const struct hold_table *holds, uint64_t now_
 	if (l->judging)
 		next_ns = now_ns;
 	sooner(&next_ns, lease_next_expiry(l->table));
-	sooner(&next_ns, due_ns(l->looked_ns, LOOK_NS, l->look_took_ns));
-	look_ns = due_ns(l->looked_ns, LOOK_DUE_NS, l->look_took_ns);
-	if (lease_next_cooled(l->table) != SLUICE_NEVER)
-		sooner(&next_ns, lease_next_cooled(l->table) > look_ns ? lease_next_cooled(l->table)
-								       : look_ns);
+	if (!looking)
+		sooner(&next_ns, look_due_ns(l));
 	sooner(&next_ns, due_ns(l->compared_ns, COMPARE_NS, l->compare_took_ns));
 	sooner(&next_ns, l->audit_ns);
 	sooner(&next_ns, l->trim_ns);

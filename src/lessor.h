@@ -92,7 +92,8 @@ int lessor_acquire(struct lessor *l, const struct lease_request *req, struct lea
 int lessor_renew(struct lessor *l, struct lease *lease, uint32_t ttl_s, struct errtext *err);
 int lessor_release(struct lessor *l, struct lease *lease, enum lease_why why, struct errtext *err);
 
-/* Is there something that no commit has in hand? */
+/* How many changes no commit has in hand; are there any? */
+size_t lessor_waiting(const struct lessor *l);
 bool lessor_dirty(const struct lessor *l);
 /*
  * Begin to store all changes, while no commit is under way: store_commit_fd() is readable when it has ended. lessor_commit_done(): has it? lessor_commit_end() waits for it.
@@ -124,7 +125,7 @@ int lessor_exec(struct lessor *l, struct lease *lease, pid_t pid, char ret_path[
 /* How many control groups go out through leases. */
 size_t lessor_execs(const struct lessor *l);
 
-/* Readable when a process or a control group has ended; then call lessor_ended(). */
+/* Readable when a process, a control group, or a look at the kernel's sockets has ended; then call lessor_ended(). */
 int lessor_fd(const struct lessor *l);
 void lessor_ended(struct lessor *l);
 

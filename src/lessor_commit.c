@@ -11,12 +11,17 @@
 #include "fault.h"
 #include "lessor_private.h"
 
-bool lessor_dirty(const struct lessor *l)
+size_t lessor_waiting(const struct lessor *l)
 {
 	size_t n;
 
 	lease_journal(l->table, &n);
-	return n > l->n_storing;
+	return n - l->n_storing;
+}
+
+bool lessor_dirty(const struct lessor *l)
+{
+	return lessor_waiting(l) > 0;
 }
 
 /* Take out of the map what has ended, and the socket that received for it. */

@@ -10,6 +10,7 @@
 #include "cgroup.h"
 #include "lessor.h"
 #include "sockdiag.h"
+#include "worker.h"
 
 #define WATCH_BUCKETS   1024
 #define DIFFERENCES_MAX 1024
@@ -52,12 +53,32 @@ struct difference {
 	bool now;
 };
 
+/* A port with a socket on it. Compared as bytes: there is no padding. */
+struct look_port {
+	struct addr addr;
+	uint16_t port;
+	uint16_t l4;
+};
+_Static_assert(sizeof(struct look_port) == 20, "no padding");
+
+/* A look at the kernel's sockets, and the thread that takes it. */
+struct look {
+	struct worker worker;
+	struct sockdiag *diag;
+	uint64_t began_ns;
+	struct addr *addrs; /* of which the sockets are wanted */
+	size_t n_addrs;
+	struct look_port *ports; /* what it found */
+	size_t n, cap;
+	struct errtext err;
+};
+
 struct lessor {
 	struct lessor_opts opts;
 	struct store *store;
 	struct dp *dp;
 	struct lease_table *table;
-	struct sockdiag *diag;
+	struct sockdiag *diag; /* of the loop */
 	struct lessor_slice *slices;
 	size_t n_slices;
 	uint64_t *foreign; /* ports that sockets without a lease have */
@@ -93,16 +114,19 @@ struct lessor {
 	struct errtext no_cgroups;
 	bool no_exec; /* the kernel does not take its hooks */
 
-	/* Of lessor_sync.c */
+	/* Of lessor_look.c */
+	struct look look;
 	uint64_t looked_ns; /* when the kernel was last asked for sockets, and how long that took */
 	uint64_t look_took_ns;
+	bool judging;      /* the last look has not been gone through to its end */
+	uintptr_t round;   /* of looking: marks the cooling leases whose ports are in use */
+	bool look_failing; /* said so in the log */
+
+	/* Of lessor_sync.c */
 	uint64_t compared_ns;
 	uint64_t compare_took_ns;
 	uint64_t retry_ns; /* when ends that failed are next tried again */
 	uint64_t trim_ns;  /* when old records are next looked for */
-	bool judging;      /* the last look has not been gone through to its end */
-	uintptr_t round;   /* of looking: marks the cooling leases whose ports are in use */
-	bool look_failing; /* said so in the log */
 	struct difference differences[DIFFERENCES_MAX];
 	size_t n_differences;
 	uint64_t audit_ns; /* when the store is next compared */
@@ -178,10 +202,22 @@ void lessor_steer_undo(struct lessor *l, const struct lease *lease);
 
 /* Make the maps agree with the table, at a start or after a reload. */
 int lessor_sync(struct lessor *l, struct errtext *err);
-/* Look at the kernel's sockets: which ports are in use, by leases that cool down or without any. */
+void lessor_compare(struct lessor *l, uint64_t now_ns);
+/* A socket that asked nobody stands on a port of a slice. */
+void lessor_foreign_add(struct lessor *l, size_t slice, enum sluice_l4 l4, uint16_t port);
+
+/* ---- lessor_look.c ---- */
+
+int lessor_look_open(struct lessor *l, struct errtext *err);
+void lessor_look_close(struct lessor *l);
+/* Look at the kernel's sockets: which ports are in use, by leases that cool down or without any. _look() here and now; _look_begin() in a thread: not while one is under way. */
 void lessor_look(struct lessor *l);
+void lessor_look_begin(struct lessor *l);
+/* Is a look under way? One that has ended is settled here. */
+bool lessor_looking(struct lessor *l);
+/* Readable when a look has ended and lessor_looking() has not been called since. */
+int lessor_look_fd(const struct lessor *l);
 /* Judge by the last look the leases whose rest was over by then: at most max of them, for a turn must not take long. Goes on while l->judging. */
 void lessor_judge(struct lessor *l, size_t max);
-void lessor_compare(struct lessor *l, uint64_t now_ns);
 
 #endif

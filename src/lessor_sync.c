@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Table, maps and kernel compared. At a start, and after a reload, the maps are made to agree with the table at once. Afterwards they are compared now and then, and a
+ * Table and maps compared. At a start, and after a reload, the maps are made to agree with the table at once. Afterwards they are compared now and then, and a
  * difference is repaired when it has been seen three times in a row, and told.
  */
 #include <errno.h>
@@ -14,10 +14,6 @@
 #include "open.h"
 
 #define REPAIR_AFTER 3
-#define UNUSED_ONCE \
-	((void *)UINTPTR_MAX)  /* mark of a cooling lease that the last look found unused */
-#define LOOKS    3             /* a dump that the table changed under is made again */
-#define AGAIN_NS 1000000000ULL /* a port that is still in use is looked at again after this */
 
 /* ---- steering ---- */
 
@@ -264,6 +260,13 @@ static void words_set(uint64_t *words, uint32_t offset, uint32_t n)
 		words[i / SLUICE_BLOCK_PORTS] |= 1ULL << i % SLUICE_BLOCK_PORTS;
 }
 
+void lessor_foreign_add(struct lessor *l, size_t slice, enum sluice_l4 l4, uint16_t port)
+{
+	const struct lessor_slice *s = &l->slices[slice];
+
+	words_set(l->foreign + s->foreign + l4 * words_of(s), (uint32_t)port - s->ports.first, 1);
+}
+
 /* Which ports the table has, laid out as lessor.foreign is. For free(). */
 static uint64_t *claims_wanted(const struct lessor *l)
 {
@@ -448,123 +451,4 @@ void lessor_compare(struct lessor *l, uint64_t now_ns)
 	l->n_differences = kept;
 	l->compared_ns = now_ns;
 	l->compare_took_ns = clock_boot_ns() - now_ns;
-}
-
-/* ---- the kernel's sockets ---- */
-
-struct looking {
-	struct lessor *l;
-	enum sluice_l4 l4;
-};
-
-/* Is a cooling lease's end on the disk? What the last look found is noted in `user` afterwards. */
-static bool is_kept(const struct lessor *l, const struct lease *lease)
-{
-	return lease->user == LESSOR_KEPT || lease->user == UNUSED_ONCE ||
-	       ((uintptr_t)lease->user >= LESSOR_ROUND && (uintptr_t)lease->user <= l->round);
-}
-
-/* One socket: its port is in use, by the lease that has it or by somebody who asked nobody. */
-static int look_one(const struct sockdiag_sock *s, void *arg)
-{
-	const struct looking *k = arg;
-	struct lessor *l = k->l;
-	const struct range r = { s->local, s->lport, s->lport };
-	int i = lessor_slice_of(l, &r);
-	struct lease *lease;
-
-	if (i < 0)
-		return 0;
-	lease = lease_at(l->table, &s->local, s->lport, k->l4);
-	if (lease && lease->state == LEASE_COOLING && is_kept(l, lease))
-		lease->user = (void *)l->round; /* NOLINT(performance-no-int-to-ptr): a mark */
-	else if (!lease)
-		words_set(l->foreign + l->slices[i].foreign + k->l4 * words_of(&l->slices[i]),
-			  (uint32_t)s->lport - l->slices[i].ports.first, 1);
-	return 0;
-}
-
-int lessor_sockets(struct lessor *l, enum sluice_l4 l4,
-		   int (*fn)(const struct sockdiag_sock *s, void *arg), void *arg,
-		   struct errtext *err)
-{
-	struct addr *addrs = calloc(l->n_slices ?: 1, sizeof(*addrs));
-	size_t n = 0;
-	int r = 0;
-
-	if (!addrs)
-		return errtext_set(err, ENOMEM, "out of memory");
-	/* The slices are sorted by address. */
-	for (size_t i = 0; i < l->n_slices; i++)
-		if (!n || addr_cmp(&addrs[n - 1], &l->slices[i].ports.addr))
-			addrs[n++] = l->slices[i].ports.addr;
-	if (n)
-		r = sockdiag_dump(l->diag, l4, addrs, n, fn, arg, err);
-	free(addrs);
-	return r;
-}
-
-static int kernel_look(struct lessor *l, struct errtext *err)
-{
-	int r = 0;
-
-	memset(l->foreign, 0, l->n_foreign * sizeof(*l->foreign));
-	l->round++;
-	for (enum sluice_l4 l4 = SLUICE_TCP; l4 <= SLUICE_UDP && !r; l4++) {
-		struct looking k = { l, l4 };
-
-		for (int i = 0; i < LOOKS; i++) {
-			r = lessor_sockets(l, l4, look_one, &k, err);
-			if (r != -EINTR)
-				break;
-		}
-	}
-	return r;
-}
-
-/* What is to be done with a lease whose rest is over, after a look. */
-static void judge_one(struct lessor *l, struct lease *lease)
-{
-	if (!is_kept(l, lease)) {
-		lease_cool_on(l->table, lease, l->looked_ns + AGAIN_NS);
-	} else if (lease->user == (void *)l->round) { /* NOLINT(performance-no-int-to-ptr) */
-		l->stats.in_use++;
-		lease_cool_on(l->table, lease, l->looked_ns + AGAIN_NS);
-	} else if (lease->user != UNUSED_ONCE) {
-		/* A dump is a walk over a living table, and can miss a socket: two of them have to agree. */
-		lease->user = UNUSED_ONCE;
-		lease_cool_on(l->table, lease, l->looked_ns + 1);
-	} else {
-		lessor_unclaim(l, &lease->ports, lease->protos);
-		lease_free(l->table, lease);
-	}
-}
-
-void lessor_judge(struct lessor *l, size_t max)
-{
-	struct lease *lease;
-
-	for (size_t i = 0; i < max; i++) {
-		lease = lease_cooled(l->table, l->looked_ns);
-		if (!lease) {
-			l->judging = false;
-			return;
-		}
-		judge_one(l, lease);
-	}
-}
-
-void lessor_look(struct lessor *l)
-{
-	uint64_t now_ns = clock_boot_ns();
-	struct errtext err;
-	int r = kernel_look(l, &err);
-
-	l->looked_ns = now_ns;
-	l->look_took_ns = clock_boot_ns() - now_ns;
-	l->judging = !r;
-	if (r < 0 && r != -EINTR && !l->look_failing)
-		lessor_say(l, LOG_ERR, "lease",
-			   "the kernel does not tell its sockets, so no port gets free: %s", err.s);
-	l->look_failing = r < 0 && r != -EINTR;
 }

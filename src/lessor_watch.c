@@ -380,6 +380,10 @@ int lessor_watch_open(struct lessor *l, const struct config *c, struct errtext *
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll_fd < 0)
 		return errtext_set(err, errno, "epoll_create1: %s", strerror(errno));
+	ev.data.ptr = &l->look;
+	if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, lessor_look_fd(l), &ev) < 0)
+		return errtext_set(err, errno, "epoll_ctl: %s", strerror(errno));
+	ev.data.ptr = NULL;
 	r = cgroups_open(c->leases.cgroup, &l->cgroups, &l->no_cgroups);
 	if (r < 0) {
 		/* Everything else works without. */
@@ -495,7 +499,9 @@ void lessor_ended(struct lessor *l)
 	int n = epoll_wait(l->epoll_fd, evs, EVENTS_AT_ONCE, 0);
 
 	for (int i = 0; i < n; i++) {
-		if (evs[i].data.ptr)
+		if (evs[i].data.ptr == &l->look)
+			lessor_looking(l);
+		else if (evs[i].data.ptr)
 			process_ended(l, evs[i].data.ptr);
 		else
 			cgroups_emptied(l->cgroups, group_emptied, l);

@@ -2,6 +2,7 @@
 #include "links.h"
 
 #include <errno.h>
+#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,25 @@ const struct netlink_link *links_by_index(const struct links *ls, int ifindex)
 		if (ls->v[i].ifindex == ifindex)
 			return &ls->v[i];
 	return NULL;
+}
+
+bool link_is_l3(unsigned int arptype)
+{
+	switch (arptype) {
+	case ARPHRD_NONE:
+	case ARPHRD_PPP:
+	case ARPHRD_RAWIP:
+	case ARPHRD_TUNNEL:
+	case ARPHRD_TUNNEL6:
+	case ARPHRD_SIT:
+		return true;
+	}
+	return false;
+}
+
+bool link_can_uplink(unsigned int arptype)
+{
+	return arptype == ARPHRD_ETHER || link_is_l3(arptype);
 }
 
 void links_names(const struct links *ls, char *buf, size_t size)

@@ -3,6 +3,7 @@
 #ifndef LINKS_H
 #define LINKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "netlink.h"
@@ -19,6 +20,13 @@ void links_done(struct links *ls);
 /* NULL when there is none. */
 const struct netlink_link *links_find(const struct links *ls, const char *name);
 const struct netlink_link *links_by_index(const struct links *ls, int ifindex);
+
+/*
+ * May an interface of this type be an uplink, and do its packets begin with the IP header? arptype: ARPHRD_. Ethernet: yes, and no; tun, WireGuard, PPP and IP tunnels:
+ * yes, and yes. GRE without Ethernet is none: what it has received shows its outer header to whoever looks at it there. Loopback is none either.
+ */
+bool link_can_uplink(unsigned int arptype);
+bool link_is_l3(unsigned int arptype);
 
 /* "lo, eth0, wan"; what has no room in buf becomes ", ...". size is at least 32. */
 void links_names(const struct links *ls, char *buf, size_t size);

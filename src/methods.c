@@ -183,7 +183,7 @@ static int pools_next(void *state, json_t **ret)
 		"slices", (json_int_t)hold_count(&e->holds, p->name), "clients",
 		prefixes(p->clients, p->n_clients), "no_nat", prefixes(p->no_nat, p->n_no_nat),
 		"tcp_mapping", mapping_name(p->mapping[SLUICE_TCP]), "udp_mapping",
-		mapping_name(p->mapping[SLUICE_UDP]), "filtering", filtering_name(p->filtering),
+		mapping_name(p->mapping[SLUICE_UDP]), "filtering", filtering_name(p->filtering[SLUICE_UDP]),
 		"unleased", unleased_name(p->unleased), "tags", strings(p->tags, p->n_tags),
 		"flows", counts(live), "packets", "in", (json_int_t)st.in.packets, "out",
 		(json_int_t)st.out.packets, "bytes", "in", (json_int_t)st.in.bytes, "out",

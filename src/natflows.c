@@ -23,12 +23,9 @@ static bool shared(const struct config *c, const struct addr *a)
 static bool ours(const struct config *c, const struct addr *a, uint16_t port)
 {
 	for (size_t i = 0; i < c->n_pools; i++)
-		for (size_t k = 0; k < c->pools[i].n_slices; k++) {
-			const struct range *s = &c->pools[i].slices[k];
-
-			if (port >= s->first && port <= s->last && !addr_cmp(&s->addr, a))
+		for (size_t k = 0; k < c->pools[i].n_slices; k++)
+			if (range_contains(&c->pools[i].slices[k], a, port))
 				return true;
-		}
 	return false;
 }
 

@@ -71,7 +71,7 @@ static int rewrite_arrives(void *ctx, void *data, size_t size)
 /* Opening */
 
 /* Does the kernel have such programs at all? A program that does nothing tells, apart from what ours needs besides. */
-static int probe(struct errtext *err)
+int nfwatch_probe(struct errtext *err)
 {
 	const struct bpf_insn accept[] = {
 		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = NF_ACCEPT },
@@ -145,7 +145,7 @@ int nfwatch_open(struct nfwatch **ret, struct errtext *err)
 	int r;
 
 	dp_quiet();
-	r = probe(err);
+	r = nfwatch_probe(err);
 	if (r)
 		return r;
 	w = calloc(1, sizeof(*w));

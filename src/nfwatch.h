@@ -20,6 +20,9 @@ struct nfwatch;
  * CAP_NET_ADMIN are needed. err is filled.
  */
 int nfwatch_open(struct nfwatch **ret, struct errtext *err);
+
+/* Has the kernel such programs at all? 0, or as nfwatch_open(). */
+int nfwatch_probe(struct errtext *err);
 void nfwatch_close(struct nfwatch *w); /* Detaches. NULL is fine. */
 
 /*

@@ -29,6 +29,8 @@
 #define IPPROTO_MPTCP 262
 #endif
 
+bool open_by_number;
+
 union sockaddr_any {
 	struct sockaddr sa;
 	struct sockaddr_in v4;
@@ -193,21 +195,21 @@ static int sysctls_check(const struct lease *l, struct errtext *err)
 	return 0;
 }
 
+/* -ENOPROTOOPT, without a text: the kernel has none (before Linux 6.3). */
 static int range_set(int fd, const struct lease *l, struct errtext *err)
 {
 	uint32_t range = (uint32_t)l->ports.last << 16 | l->ports.first, is = 0;
 	socklen_t len = sizeof(is);
 	int r, no_port = 0;
 
+	if (open_by_number)
+		return -ENOPROTOOPT;
 	r = sysctls_check(l, err);
 	if (r)
 		return r;
 	if (setsockopt(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range, sizeof(range))) {
 		if (errno == ENOPROTOOPT)
-			return errtext_set(err, EOPNOTSUPP,
-					   "this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3 on): "
-					   "ask for a port "
-					   "of the lease by its number");
+			return -ENOPROTOOPT;
 		return errtext_set(err, errno, "IP_LOCAL_PORT_RANGE: %s", strerror(errno));
 	}
 	r = flag_set(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
@@ -371,6 +373,31 @@ static int open_range(const struct lease *l, const struct open_request *req, uin
 	return fd;
 }
 
+/*
+ * What there is without IP_LOCAL_PORT_RANGE: the socket is bound to a port, and each time to the next one, so that as many of them as the lease has ports
+ * can go to one destination.
+ */
+static int open_next(const struct lease *l, const struct open_request *req, uint16_t *ret_port,
+		     struct errtext *err)
+{
+	static unsigned turn;
+	unsigned n = (unsigned)(l->ports.last - l->ports.first) + 1;
+	struct open_request one = *req;
+	char text[RANGE_STRLEN];
+	int fd = -EADDRINUSE;
+
+	/* A port that somebody else has alone is passed over. */
+	for (unsigned i = 0; i < n && fd == -EADDRINUSE; i++) {
+		one.port = (uint16_t)(l->ports.first + turn++ % n);
+		fd = open_port(l, &one, ret_port, err);
+	}
+	if (fd == -EADDRINUSE)
+		errtext_set(err, EADDRINUSE,
+			    "every port of the lease (%s) is in use by a socket already",
+			    lease_ports(l, text));
+	return fd;
+}
+
 int open_socket(const struct lease *l, const struct open_request *req, int *ret_fd,
 		uint16_t *ret_port, struct errtext *err)
 {
@@ -380,10 +407,13 @@ int open_socket(const struct lease *l, const struct open_request *req, int *ret_
 	r = request_check(l, req, err);
 	if (r)
 		return r;
-	if (req->l4 == SLUICE_TCP && l->kind == SLUICE_LEASE_SHARED && !req->port)
+	if (req->l4 == SLUICE_TCP && l->kind == SLUICE_LEASE_SHARED && !req->port) {
 		fd = open_range(l, req, &port, err);
-	else
+		if (fd == -ENOPROTOOPT)
+			fd = open_next(l, req, &port, err);
+	} else {
 		fd = open_port(l, req, &port, err);
+	}
 	if (fd < 0)
 		return fd;
 	r = name_verify(fd, &l->ports.addr, port, err);
@@ -394,6 +424,24 @@ int open_socket(const struct lease *l, const struct open_request *req, int *ret_
 	*ret_fd = fd;
 	*ret_port = port;
 	return 0;
+}
+
+bool open_bound(const struct lease *l)
+{
+	struct open_request req = { .l4 = SLUICE_TCP };
+	struct errtext err;
+	bool bound = false;
+	int fd, r;
+
+	for (unsigned port = l->ports.first; port <= l->ports.last && !bound; port++) {
+		fd = socket_new(l, &req, false, &err);
+		if (fd < 0)
+			return true;
+		r = bind_to(fd, &l->ports.addr, (uint16_t)port, false);
+		close(fd);
+		bound = r == -EADDRINUSE;
+	}
+	return bound;
 }
 
 /* Sockets of others */

@@ -14,7 +14,8 @@ struct open_request {
 	enum sluice_l4 l4; /* one of the lease's */
 	/*
 	 * 0: an exclusive lease's first port that is not bound yet; for a shared TCP lease the socket is not bound to a port but set up with
-	 * IP_LOCAL_PORT_RANGE and IP_BIND_ADDRESS_NO_PORT, so that connect() chooses one. Else: this port of the lease.
+	 * IP_LOCAL_PORT_RANGE and IP_BIND_ADDRESS_NO_PORT, so that connect() chooses one; where the kernel has no such range (before 6.3), it is bound to the lease's
+	 * next port in turn, with SO_REUSEADDR, so that it shares the port with connections to other destinations. Else: this port of the lease.
 	 */
 	uint16_t port;
 	bool listen; /* TCP: listen() as well */
@@ -25,13 +26,22 @@ struct open_request {
 /*
  * Make a socket for lease l in this network namespace. Returns 0, the descriptor (the caller's, close-on-exec) and the port that getsockname() shows (0: chosen at
  * connect). What was set is read back: a port range that the kernel would ignore (net.ipv4.ip_local_port_range, see kernel-facts) is -EADDRNOTAVAIL with a text that
- * says what to set. -EADDRINUSE: every port is bound already, or that one. -EINVAL; -EOPNOTSUPP when the kernel lacks IP_LOCAL_PORT_RANGE; -errno.
+ * says what to set. -EADDRINUSE: every port is bound already, or that one. -EINVAL; -errno.
  *
  * With listen, a port on which earlier connections of the lease are in TIME_WAIT counts as free; without, it is bound until they are gone (a minute). An IPv6 socket
  * gets IPV6_FREEBIND and IPV6_V6ONLY. Wants CAP_CHOWN, unless the holder is the caller's own uid.
  */
 int open_socket(const struct lease *l, const struct open_request *req, int *ret_fd,
 		uint16_t *ret_port, struct errtext *err);
+
+/*
+ * Is a TCP port of the lease bound, by any socket? Found out by binding to each: for kernels (before 6.8) whose sock_diag lists no sockets that are only bound. A
+ * port on which a connection is in TIME_WAIT or a socket listens for all addresses counts as bound. True also when no socket could be made.
+ */
+bool open_bound(const struct lease *l);
+
+/* For tests: behave as on a kernel without IP_LOCAL_PORT_RANGE. */
+extern bool open_by_number;
 
 /*
  * May a socket that a program passed to us receive for lease l? It must be a TCP socket that listens or an unconnected, bound UDP socket, in our network

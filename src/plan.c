@@ -4,23 +4,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SLICE_PORTS_ALL 65536u
 #define PLAN_V4_BITS    96 /* what a v4-mapped address has in front */
-
-/* RFC 4787 REQ-5, RFC 5382 REQ-5, RFC 5508 REQ-2, RFC 7857 2. */
-static const struct sluice_timers timers_default = {
-	.tcp_established = 7440,
-	.tcp_opening = 240,
-	.tcp_closing = 240,
-	.tcp_time_wait = 120,
-	.tcp_reset = 240,
-	.udp = 300,
-	.udp_short = 30,
-	.icmp = 60,
-};
 
 /* What building needs beside the plan. */
 struct build {
@@ -32,7 +21,8 @@ struct build {
 	uint64_t row_ends[SLUICE_MAX_SLICES / 64];    /* held in prev */
 	uint64_t block_taken[SLUICE_MAX_BLOCKS / 64]; /* by a slice of the plan */
 	uint64_t block_ends[SLUICE_MAX_BLOCKS / 64];  /* by a slice of prev */
-	uint32_t blocks_from[2][16]; /* by spare and shift: nothing is free before it */
+	uint32_t blocks_from[2][16];        /* by spare and shift: nothing is free before it */
+	uint16_t zone_of[SLUICE_MAX_POOLS]; /* by pool of the configuration */
 };
 
 static bool bits_any(const uint64_t *map, uint32_t from, uint32_t n)
@@ -114,6 +104,15 @@ static int pools_free_row(const struct build *b)
 	return -ENOSPC;
 }
 
+static bool several_of_a_family(const struct config_pool *pool)
+{
+	size_t n_v4 = 0;
+
+	for (size_t i = 0; i < pool->n_addresses; i++)
+		n_v4 += addr_is_v4(&pool->addresses[i]);
+	return n_v4 > 1 || pool->n_addresses - n_v4 > 1;
+}
+
 static void pool_fill(struct sluice_pool *to, const struct config_pool *from)
 {
 	static_assert(sizeof(to->name) >= sizeof(from->name), "names fit");
@@ -123,10 +122,21 @@ static void pool_fill(struct sluice_pool *to, const struct config_pool *from)
 		to->mapping[l4] = l4 == SLUICE_ICMP ? SLUICE_EIM : (uint8_t)from->mapping[l4];
 		/* Also where the mapping is overload: its last endpoint-independent flows may still drain. */
 		to->filtering[l4] =
-			l4 == SLUICE_ICMP ? SLUICE_FILTER_ADDRESS : (uint8_t)from->filtering;
+			l4 == SLUICE_ICMP ? SLUICE_FILTER_ADDRESS : (uint8_t)from->filtering[l4];
+		to->client_ports[l4] = (uint16_t)from->ports_per_client;
 	}
 	to->unleased = (uint8_t)from->unleased;
-	to->timers = timers_default;
+	to->timers = from->timers;
+	to->mss = from->mss_clamp;
+	to->client_states = from->states_per_client;
+	to->client_rate = from->flows_per_second;
+	to->client_burst = from->flows_burst;
+	to->id_mode = (uint8_t)from->ipv4_id;
+	/* One address is a pair for everybody. */
+	to->pairing = from->paired && several_of_a_family(from) ? SLUICE_PAIRING_PAIRED
+								: SLUICE_PAIRING_ARBITRARY;
+	to->hairpin = from->hairpin;
+	to->inbound_refresh = from->inbound_refresh;
 	to->used = 1;
 }
 
@@ -471,6 +481,92 @@ static int build_blocks(struct build *b, struct errtext *err)
 	return 0;
 }
 
+/* Zones */
+
+/* The zone that prev has for the clients of a pool's row; 0: none. */
+static uint16_t zone_before(const struct plan *prev, uint32_t row)
+{
+	for (size_t i = 0; prev && i < prev->n_clients; i++)
+		if (prev->clients[i].value == row)
+			return (uint16_t)prev->clients[i].key.pool;
+	return 0;
+}
+
+static bool zone_free(const struct plan *p, const struct plan *prev, uint16_t zone)
+{
+	for (size_t i = 0; i < p->n_zones; i++)
+		if (p->zones[i].zone == zone)
+			return false;
+	for (size_t i = 0; prev && i < prev->n_clients; i++)
+		if (prev->clients[i].key.pool == zone)
+			return false;
+	return true;
+}
+
+/*
+ * The number of the zone that clients of a pool come from. It is part of their flows' keys, so it stays while a pool that has it stays with
+ * clients and interfaces, whichever these are.
+ */
+static uint16_t zone_choose(const struct build *b, size_t pool)
+{
+	const struct config_pool *pools = b->config->pools;
+	uint16_t zone = 0;
+
+	if (!pools[pool].n_interfaces)
+		return 0;
+	for (size_t i = 0; i < pool; i++)
+		if (config_same_interfaces(&pools[i], &pools[pool]))
+			return b->zone_of[i];
+	for (size_t i = pool; i < b->config->n_pools && !zone; i++) {
+		int row = plan_pool_row(b->plan, pools[i].name);
+
+		assert(row >= 0);
+		if (!config_same_interfaces(&pools[i], &pools[pool]))
+			continue;
+		zone = zone_before(b->prev, (uint32_t)row);
+		/* Two pools that had one zone may part. */
+		if (zone && !zone_free(b->plan, NULL, zone))
+			zone = 0;
+	}
+	if (!zone)
+		for (zone = 1; !zone_free(b->plan, b->prev, zone);)
+			zone++;
+	return zone;
+}
+
+static int build_zones(struct build *b, struct errtext *err)
+{
+	struct plan *p = b->plan;
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->config->n_pools; i++)
+		n += b->config->pools[i].n_interfaces;
+	p->zones = calloc(n ? n : 1, sizeof(*p->zones));
+	if (!p->zones)
+		return errtext_set(err, ENOMEM, "out of memory");
+	for (size_t i = 0; i < b->config->n_pools; i++) {
+		const struct config_pool *pool = &b->config->pools[i];
+		uint16_t zone = zone_choose(b, i);
+		bool known = !zone;
+
+		b->zone_of[i] = zone;
+		for (size_t k = 0; k < i; k++)
+			known |= b->zone_of[k] == zone;
+		if (known)
+			continue;
+		for (size_t k = 0; k < pool->n_interfaces; k++) {
+			struct plan_zone *z = &p->zones[p->n_zones++];
+
+			z->zone = zone;
+			snprintf(z->interface, sizeof(z->interface), "%s", pool->interfaces[k]);
+		}
+	}
+	if (p->n_zones > SLUICE_MAX_ZONES)
+		return errtext_set(err, ENOSPC, "%zu interfaces of pools: at most %d fit",
+				   p->n_zones, SLUICE_MAX_ZONES);
+	return 0;
+}
+
 /* Prefixes */
 
 static struct plan_prefix prefix_entry(uint32_t pool, const struct prefix *p, uint32_t value)
@@ -552,7 +648,7 @@ static int build_prefixes(struct build *b, struct errtext *err)
 		assert(row >= 0);
 		for (size_t j = 0; j < pool->n_clients; j++)
 			p->clients[p->n_clients++] =
-				prefix_entry(0, &pool->clients[j], (uint32_t)row);
+				prefix_entry(b->zone_of[i], &pool->clients[j], (uint32_t)row);
 		for (size_t j = 0; j < pool->n_no_nat; j++)
 			p->n_no_nat += prefix_entries(&p->no_nat[p->n_no_nat], (uint32_t)row,
 						      &pool->no_nat[j]);
@@ -595,6 +691,8 @@ int plan_build(const struct config *c, const struct hold_table *holds, const str
 	if (!r)
 		r = build_blocks(b, err);
 	if (!r)
+		r = build_zones(b, err);
+	if (!r)
 		r = build_prefixes(b, err);
 	if (!r)
 		*ret = b->plan;
@@ -627,6 +725,7 @@ void plan_free(struct plan *p)
 	free(p->held);
 	free(p->clients);
 	free(p->no_nat);
+	free(p->zones);
 	free(p);
 }
 

@@ -11,6 +11,7 @@
  *   (row, epoch), so a held slice may take over a row that another one held, or itself before, only
  *   with a higher epoch. Where that would be broken the address gets a new base. New bases avoid rows
  *   that are just given up, if there is room.
+ * - A zone keeps its number while a pool that has it keeps its row, and has clients and interfaces.
  * - A slice keeps its blocks while it keeps its row. New ones avoid blocks that are just given up, if
  *   there is room.
  * dp_publish() sweeps away the flows of what was given up, so the next plan may use it for anything.
@@ -18,6 +19,7 @@
 #ifndef PLAN_H
 #define PLAN_H
 
+#include <net/if.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,10 +33,15 @@ struct plan_addr {
 	struct sluice_addr_row row;
 };
 
-/* One entry of map "clients" (value: row of the pool) or "no_nat" (value: 1). */
+/* One entry of map "clients" (key: the zone; value: row of the pool) or "no_nat" (value: 1). */
 struct plan_prefix {
 	struct sluice_lpm_key key;
 	uint32_t value;
+};
+
+struct plan_zone {
+	uint16_t zone; /* 1 and up; 0 is that of all other interfaces */
+	char interface[IF_NAMESIZE];
 };
 
 struct plan {
@@ -58,6 +65,8 @@ struct plan {
 	size_t n_clients;
 	struct plan_prefix *no_nat;
 	size_t n_no_nat;
+	struct plan_zone *zones; /* interfaces that clients of a zone of their own come in by */
+	size_t n_zones;
 };
 
 /*

@@ -59,11 +59,6 @@ struct wish {
 
 /* Filters */
 
-static int addr_order(const void *a, const void *b)
-{
-	return addr_cmp(a, b);
-}
-
 static bool wanted(const struct wish *w, const struct addr *local)
 {
 	return !w->n || bsearch(local, w->addrs, w->n, sizeof(*w->addrs), addr_order);

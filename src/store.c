@@ -285,7 +285,7 @@ static int store_open_in(struct store *s, const char *dir, const char *machine,
 	if (!r)
 		r = store_lease_begin(s, err);
 	if (!r)
-		r = store_worker_open(s, err);
+		r = worker_open(&s->worker, err);
 	return r;
 }
 
@@ -325,7 +325,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
-	store_worker_close(s);
+	worker_close(&s->worker);
 	store_stmt_finalize(s);
 	db_close(s);
 	fd_close(&s->lock_fd);

@@ -8,10 +8,10 @@
 #ifndef STORE_PRIVATE_H
 #define STORE_PRIVATE_H
 
-#include <pthread.h>
 #include <sqlite3.h>
 
 #include "store.h"
+#include "worker.h"
 
 #define STORE_APP_ID 0x536c7563 /* "Sluc", in the file's header */
 
@@ -68,23 +68,6 @@ enum store_stmt {
 	STMT_MAX,
 };
 
-/*
- * The thread that commits. It has the store from `begun` to `ended`; who else wants it waits for that. So whatever is in struct store belongs to
- * one thread at a time, and needs no lock of its own.
- */
-struct store_worker {
-	pthread_mutex_t lock; /* of what follows */
-	pthread_cond_t changed;
-	pthread_t thread;
-	bool started;
-	bool closing;
-	enum { WORKER_IDLE, WORKER_BEGUN, WORKER_ENDED } state;
-	const struct store_batch *batch;
-	int result;
-	struct errtext err;
-	int fd; /* an eventfd: readable when ended; -1: none yet */
-};
-
 struct store {
 	sqlite3 *db;
 	sqlite3_stmt *stmt[STMT_MAX];
@@ -94,7 +77,13 @@ struct store {
 	uint32_t lease_log_max;
 	uint32_t collision_max;
 	bool broken;
-	struct store_worker worker;
+	/*
+	 * The thread that commits. It has the store from store_commit_begin() until the commit's end; who else wants it waits for that. So whatever is in here belongs to
+	 * one thread at a time, and needs no lock of its own.
+	 */
+	struct worker worker;
+	const struct store_batch *committing;
+	struct errtext commit_err;
 	struct store_stats stats; /* atomics: see store_stats.c */
 	uint64_t tx_began_ns;
 	/* Of leases. */
@@ -116,9 +105,6 @@ void store_stats_note(struct store *s, uint64_t took_ns);
 
 /* ---- store_thread.c ---- */
 
-int store_worker_open(struct store *s, struct errtext *err);
-/* Ends the thread, when what it is at has ended. */
-void store_worker_close(struct store *s);
 /* Until the thread does not have the store. Returns at once in the thread itself. */
 void store_wait(struct store *s);
 

@@ -14,12 +14,13 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "config.h"
 
 #define SOURCES (COLLISION_CTNETLINK | COLLISION_NETFILTER | COLLISION_DUMP)
 
 #define FORGET_NS       (5 * NS_PER_S) /* a tuple that is rewritten again after this is told again */
 #define RESERVE_S       30             /* a healed socket's tuple is kept for its next try */
-#define TOLD_BEFORE_MAX (COLLIDE_RECENT_MAX / 2) /* the newest; the rest is for what comes */
+#define TOLD_BEFORE_MAX (COLLIDE_RECENT_MAX / 2) /* are looked at; the rest is for what comes */
 
 void watch_say(const struct watcher *w, int priority, const char *fmt, ...)
 {
@@ -52,8 +53,7 @@ struct collide_addrs watch_ports_of(const struct watcher *w, const struct watch_
 bool watch_in_slice(const struct watcher *w, const struct addr *a, uint16_t port)
 {
 	for (size_t i = 0; i < w->n_slices; i++)
-		if (!addr_cmp(&w->slices[i].addr, a) && port >= w->slices[i].first &&
-		    port <= w->slices[i].last)
+		if (range_contains(&w->slices[i], a, port))
 			return true;
 	return false;
 }
@@ -288,6 +288,15 @@ void watch_entry(struct watcher *w, struct watch_ns *ns, enum ct_verb verb,
 
 /* ---- open, close, settings ---- */
 
+struct watch_opts watch_opts_of(const struct config *c)
+{
+	return (struct watch_opts){ .netns = c->watch.netns,
+				    .n_netns = c->watch.n_netns,
+				    .buffer = c->watch.buffer,
+				    .sources = c->watch.sources,
+				    .heal = c->watch.heal };
+}
+
 int watch_open(const struct watch_opts *o, struct watcher **ret, struct errtext *err)
 {
 	struct watcher *w = calloc(1, sizeof(*w));
@@ -297,6 +306,7 @@ int watch_open(const struct watch_opts *o, struct watcher **ret, struct errtext 
 	if (!w)
 		return errtext_set(err, ENOMEM, "out of memory");
 	w->opts = *o;
+	w->lister.fd = -1;
 	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (w->epoll_fd < 0) {
 		r = errtext_set(err, errno, "epoll_create1: %m");
@@ -311,7 +321,9 @@ int watch_open(const struct watch_opts *o, struct watcher **ret, struct errtext 
 		errtext_set(err, -r, "out of memory");
 		goto fail;
 	}
-	r = watch_ns_open(w, err);
+	r = worker_open(&w->lister, err);
+	if (!r)
+		r = watch_ns_open(w, err);
 	w->opts.netns = NULL; /* the caller's */
 	if (r < 0)
 		goto fail;
@@ -327,6 +339,7 @@ void watch_close(struct watcher *w)
 	if (!w)
 		return;
 	watch_ns_close(w);
+	worker_close(&w->lister);
 	collide_recent_free(w->recent);
 	free(w->addrs);
 	free(w->slices);
@@ -363,7 +376,7 @@ int watch_addrs(struct watcher *w, const struct addr *addrs, size_t n, const str
 	return r;
 }
 
-void watch_told(struct watcher *w, const struct collision *c)
+bool watch_told(struct watcher *w, const struct collision *c)
 {
 	struct ct_entry e = {
 		.l4 = c->l4,
@@ -371,14 +384,16 @@ void watch_told(struct watcher *w, const struct collision *c)
 		.reply = { c->dst, c->src, c->dport, c->wire },
 	};
 
-	if (c->kind != COLLISION_REWRITE || c->source == COLLISION_DATAPLANE ||
-	    w->n_told_before == TOLD_BEFORE_MAX)
-		return;
+	if (w->n_told_before == TOLD_BEFORE_MAX)
+		return false;
 	w->n_told_before++;
+	if (c->kind != COLLISION_REWRITE || c->source == COLLISION_DATAPLANE)
+		return true;
 	for (size_t i = 0; i < w->n_ns; i++)
 		if (!strcmp(w->ns[i].name, c->netns))
 			collide_recent_see(w->recent, (uint32_t)w->ns[i].inode, &e,
 					   WATCH_SEEN_BEFORE, w->now_ns, FORGET_NS);
+	return true;
 }
 
 void watch_heal(struct watcher *w, bool on)

@@ -31,6 +31,10 @@ struct watch_opts {
 };
 
 struct watcher;
+struct config;
+
+/* What the configuration says: netns (which stays the configuration's), buffer, sources and heal. The rest is zero. */
+struct watch_opts watch_opts_of(const struct config *c);
 
 /*
  * Entering namespaces needs CAP_SYS_ADMIN, and is done here and nowhere else: before privileges are dropped. A namespace that is not there is an error; a source that is not
@@ -42,8 +46,8 @@ void watch_close(struct watcher *w);
 /* The addresses to watch, sorted (unless any_local), and the live slices for in_slice. Copied. */
 int watch_addrs(struct watcher *w, const struct addr *addrs, size_t n, const struct range *slices,
 		size_t n_slices);
-/* What was told before the last start: the dump that a start begins with does not tell it again. */
-void watch_told(struct watcher *w, const struct collision *c);
+/* What was told before the last start, the newest first: the dump that a start begins with does not tell it again. False: it takes no more. */
+bool watch_told(struct watcher *w, const struct collision *c);
 void watch_heal(struct watcher *w, bool heal);
 
 int watch_fd(const struct watcher *w);                /* readable: call watch_ready() */

@@ -50,11 +50,6 @@ static int local_add(void *arg, const struct netlink_route *r)
 	return 0;
 }
 
-static int addr_order(const void *a, const void *b)
-{
-	return addr_cmp(a, b);
-}
-
 int watch_ns_locate(struct watcher *w, struct watch_ns *ns)
 {
 	struct addr *old = ns->locals;
@@ -259,12 +254,15 @@ int watch_ns_open(struct watcher *w, struct errtext *err)
 				return r;
 			}
 	}
-	r = w->nf ? add_fd(w, nfwatch_fd(w->nf), WATCH_REWRITES, 0) : 0;
+	r = add_fd(w, worker_fd(&w->lister), WATCH_LISTED, 0);
+	if (!r && w->nf)
+		r = add_fd(w, nfwatch_fd(w->nf), WATCH_REWRITES, 0);
 	return r < 0 ? errtext_set(err, -r, "watch: epoll_ctl: %s", strerror(-r)) : 0;
 }
 
 static void ns_close(struct watcher *w, struct watch_ns *ns)
 {
+	watch_listing_drop(w);
 	if (w->nf && ns->netfilter)
 		nfwatch_detach(w->nf, ns->inode);
 	/* Closing takes them out of the epoll set. */

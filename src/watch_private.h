@@ -14,6 +14,7 @@
 #include "netlink.h"
 #include "nfwatch.h"
 #include "watch.h"
+#include "worker.h"
 
 #define WATCH_BATCH     32    /* of observations: the clock is looked at in between */
 #define WATCH_RISKS_MAX 256   /* looked at a second time in one refresh */
@@ -41,7 +42,7 @@ struct watch_nat {
 };
 
 /* What a descriptor of the watcher's epoll set is: kind, and index of the namespace. */
-enum watch_source { WATCH_EVENTS, WATCH_SOCKETS, WATCH_REWRITES };
+enum watch_source { WATCH_EVENTS, WATCH_SOCKETS, WATCH_REWRITES, WATCH_LISTED };
 #define WATCH_FD(source, ns) ((uint64_t)(source) << 32 | (ns))
 
 /* One network namespace. */
@@ -70,6 +71,8 @@ struct watch_ns {
 	uint64_t say_ns;      /* not before this is a loss said again */
 	bool dump_failed;     /* and that was said */
 	bool notices_failed;
+	bool listing; /* its sockets are being listed, in the thread */
+	int listed;   /* what came of it */
 	struct watch_risk risks[WATCH_RISKS_MAX];
 	size_t n_risks;
 };
@@ -94,10 +97,12 @@ struct watcher {
 	size_t n_slices;
 	struct collide_recent *recent;
 	size_t n_told_before;
-	uint64_t now_ns;     /* of this turn */
-	uint64_t refresh_ns; /* when sockets are listed next */
-	uint64_t locate_ns;  /* when names and local addresses are looked at next */
-	uint64_t nf_lost;    /* of the ring, as far as it has been noted */
+	uint64_t now_ns;           /* of this turn */
+	struct worker lister;      /* lists sockets */
+	uint64_t refresh_begin_ns; /* when they were listed last */
+	uint64_t refresh_ns;       /* when they are next */
+	uint64_t locate_ns;        /* when names and local addresses are looked at next */
+	uint64_t nf_lost;          /* of the ring, as far as it has been noted */
 	struct watch_event events[WATCH_BATCH];
 	size_t n_events;
 	struct watch_stats stats;
@@ -139,7 +144,13 @@ int watch_ns_ports(struct watcher *w, struct watch_ns *ns);
 
 /* A translated flow has appeared, or was found. */
 void watch_risk_flow(struct watch_ns *ns, const struct ct_entry *e);
-/* List the sockets anew, and look at those that are new. */
-void watch_risk_refresh(struct watcher *w, struct watch_ns *ns);
+/* Shall the sockets be listed anew? Then inventory_refresh_run() comes next, and after it _refreshed(), with what that returned: it looks at those that are new. */
+bool watch_risk_refresh(struct watcher *w, struct watch_ns *ns);
+void watch_risk_refreshed(struct watcher *w, struct watch_ns *ns, int run);
+
+/* ---- watch_turn.c ---- */
+
+/* Wait for the list of sockets that is being made, if one is, and forget it: a namespace goes. */
+void watch_listing_drop(struct watcher *w);
 
 #endif

@@ -162,17 +162,23 @@ static void on_fresh(void *arg, const struct sockdiag_sock *s)
 		ns->look = true;
 }
 
-void watch_risk_refresh(struct watcher *w, struct watch_ns *ns)
+bool watch_risk_refresh(struct watcher *w, struct watch_ns *ns)
 {
 	struct collide_addrs a = watch_ports_of(w, ns);
+	struct errtext err;
+
+	/* Nothing can be said about ports before their flows are known, and the sockets shall be new then. */
+	return ns->ctnl && a.n && ns->whole &&
+	       inventory_refresh_begin(ns->inventory, a.v, a.n, &err) == 0;
+}
+
+void watch_risk_refreshed(struct watcher *w, struct watch_ns *ns, int run)
+{
 	size_t told = 0, left = 0;
 	struct ct_entry flow;
 	struct errtext err;
 
-	/* Nothing can be said about ports before their flows are known, and the sockets shall be new then. */
-	if (!ns->ctnl || !a.n || !ns->whole)
-		return;
-	if (inventory_refresh(ns->inventory, a.v, a.n, &err) < 0)
+	if (inventory_refresh_end(ns->inventory, run, &err) < 0)
 		return;
 	for (size_t i = 0; i < ns->n_risks; i++) {
 		if (told == TELL_A_TURN) {

@@ -253,6 +253,7 @@ void watch_ready(struct watcher *w, uint64_t now_ns)
 		for (int i = 0; i < n; i++) {
 			struct watch_ns *ns = &w->ns[(uint32_t)ev[i].data.u64];
 
+			/* Sockets have been listed: watch_tick(), which comes next, sees to that. */
 			if (ev[i].data.u64 >> 32 != order[k])
 				continue;
 			w->now_ns = k ? clock_boot_ns() : now_ns;
@@ -266,22 +267,65 @@ void watch_ready(struct watcher *w, uint64_t now_ns)
 			case WATCH_EVENTS:
 				events_turn(w, ns);
 				break;
+			case WATCH_LISTED:
+				break;
 			}
 		}
 }
 
-/* Listing sockets takes its time where there are many. */
-static void refresh(struct watcher *w)
+/* In the thread. */
+static int list_sockets(void *arg)
 {
-	uint64_t begin_ns = clock_boot_ns(), took_ns;
+	struct watcher *w = arg;
 
 	for (size_t i = 0; i < w->n_ns; i++)
-		if (w->ns[i].inventory)
-			watch_risk_refresh(w, &w->ns[i]);
-	took_ns = clock_boot_ns() - begin_ns;
-	w->refresh_ns =
-		begin_ns + took_ns +
-		(took_ns * REFRESH_PAUSE > REFRESH_NS ? took_ns * REFRESH_PAUSE : REFRESH_NS);
+		if (w->ns[i].listing)
+			w->ns[i].listed = inventory_refresh_run(w->ns[i].inventory);
+	return 0;
+}
+
+static void refresh(struct watcher *w)
+{
+	bool any = false;
+
+	w->refresh_begin_ns = clock_boot_ns();
+	w->refresh_ns = w->refresh_begin_ns + REFRESH_NS;
+	for (size_t i = 0; i < w->n_ns; i++) {
+		struct watch_ns *ns = &w->ns[i];
+
+		ns->listing = ns->inventory && watch_risk_refresh(w, ns);
+		any |= ns->listing;
+	}
+	if (any)
+		worker_begin(&w->lister, list_sockets, w);
+}
+
+/* Listing sockets takes its time where there are many. */
+static void refreshed(struct watcher *w)
+{
+	uint64_t pause_ns;
+
+	worker_end(&w->lister);
+	w->now_ns = clock_boot_ns();
+	pause_ns = (w->now_ns - w->refresh_begin_ns) * REFRESH_PAUSE;
+	w->refresh_ns = w->now_ns + (pause_ns > REFRESH_NS ? pause_ns : REFRESH_NS);
+	for (size_t i = 0; i < w->n_ns; i++) {
+		struct watch_ns *ns = &w->ns[i];
+
+		if (ns->listing) {
+			ns->listing = false;
+			watch_risk_refreshed(w, ns, ns->listed);
+		}
+	}
+}
+
+void watch_listing_drop(struct watcher *w)
+{
+	if (!worker_has_job(&w->lister))
+		return;
+	worker_end(&w->lister);
+	for (size_t i = 0; i < w->n_ns; i++)
+		w->ns[i].listing = false;
 }
 
 static void locate(struct watcher *w)
@@ -309,9 +353,13 @@ void watch_tick(struct watcher *w, uint64_t now_ns, uint64_t *ret_next_ns)
 			w->now_ns = clock_boot_ns();
 			events_turn(w, &w->ns[i]);
 		}
-	if (w->refresh_ns <= now_ns)
+	if (worker_has_job(&w->lister) && worker_done(&w->lister))
+		refreshed(w);
+	if (!worker_has_job(&w->lister) && w->refresh_ns <= now_ns)
 		refresh(w);
-	*ret_next_ns = earlier(w->refresh_ns, w->locate_ns);
+	*ret_next_ns = w->locate_ns;
+	if (!worker_has_job(&w->lister))
+		*ret_next_ns = earlier(w->refresh_ns, *ret_next_ns);
 	for (size_t i = 0; i < w->n_ns; i++) {
 		struct watch_ns *ns = &w->ns[i];
 

@@ -6,16 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "clock.h"
-#include "collide.h"
 #include "collisions.h"
 #include "config.h"
 #include "control.h"
 #include "fault.h"
 #include "log.h"
+#include "loop.h"
 #include "methods.h"
 #include "methods_collide.h"
 #include "metrics.h"
@@ -52,11 +51,9 @@ struct watchonly {
 
 static void on_note(void *arg, int priority, const char *event, const char *text)
 {
-	struct watchonly *d = arg;
+	const struct watchonly *d = arg;
 
-	log_msg(priority, "%s", text);
-	if (d->control && control_monitored(d->control))
-		control_publish(d->control, json_pack("{s:s, s:s}", "event", event, "text", text));
+	loop_note(d->control, priority, event, text);
 }
 
 static void on_collision(void *arg, const struct collision *c)
@@ -128,34 +125,16 @@ static void reload(struct watchonly *d)
 
 static void on_signal(struct watchonly *d)
 {
-	struct signalfd_siginfo info;
+	int signo = loop_signal(d->signal_fd);
 
-	if (read(d->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	if (info.ssi_signo == SIGHUP)
+	if (signo == SIGHUP)
 		reload(d);
-	else
+	else if (signo)
 		d->stop = true;
-}
-
-static int add(const struct watchonly *d, int fd, enum source source)
-{
-	struct epoll_event ev = { .events = EPOLLIN, .data.u32 = source };
-
-	return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
-}
-
-static int told_before(const struct collision *c, void *arg)
-{
-	watch_told(arg, c);
-	return 0;
 }
 
 static int start(struct watchonly *d, struct errtext *err)
 {
-	struct watch_opts wo = {
-		.any_local = true, .tell = on_collision, .note = on_note, .arg = d
-	};
 	struct control_options co = {
 		.interface = "io.sluice",
 		.open = true,
@@ -165,20 +144,15 @@ static int start(struct watchonly *d, struct errtext *err)
 		.data = &d->methods,
 	};
 	struct metrics_opts mo = { .gather = on_gather, .note = on_note, .arg = d };
-	struct store_collision_filter latest = { .max = COLLIDE_RECENT_MAX / 4 };
-	sigset_t mask;
+	struct watch_opts wo;
 	int r;
 
-	sigemptyset(&mask);
-	sigaddset(&mask, SIGTERM);
-	sigaddset(&mask, SIGINT);
-	sigaddset(&mask, SIGHUP);
-	sigprocmask(SIG_BLOCK, &mask, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	d->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	d->signal_fd = loop_signals();
+	if (d->signal_fd < 0)
+		return errtext_set(err, -d->signal_fd, "signalfd: %s", strerror(-d->signal_fd));
 	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (d->signal_fd < 0 || d->epoll_fd < 0)
-		return errtext_set(err, errno, "signalfd, epoll_create1: %m");
+	if (d->epoll_fd < 0)
+		return errtext_set(err, errno, "epoll_create1: %m");
 	r = config_load(d->config_path, &d->config, err);
 	if (r < 0)
 		return r;
@@ -187,11 +161,11 @@ static int start(struct watchonly *d, struct errtext *err)
 				   "%s: watch { netns = { } } names no namespace to watch; \"\" is "
 				   "the daemon's own",
 				   d->config_path);
-	wo.netns = d->config->watch.netns;
-	wo.n_netns = d->config->watch.n_netns;
-	wo.buffer = d->config->watch.buffer;
-	wo.sources = d->config->watch.sources;
-	wo.heal = d->config->watch.heal;
+	wo = watch_opts_of(d->config);
+	wo.any_local = true;
+	wo.tell = on_collision;
+	wo.note = on_note;
+	wo.arg = d;
 	r = watch_open(&wo, &d->watcher, err);
 	if (r < 0)
 		return r;
@@ -201,10 +175,10 @@ static int start(struct watchonly *d, struct errtext *err)
 	r = store_open(d->config->state_dir, d->config->machine, &d->store, err);
 	if (r < 0)
 		return r;
-	r = store_collisions_list(d->store, &latest, told_before, d->watcher, err);
+	d->collisions.store = d->store;
+	r = collisions_recall(&d->collisions, d->watcher, err);
 	if (r < 0)
 		return r;
-	d->collisions.store = d->store;
 	store_collisions_keep(d->store, d->config->watch.history);
 	co.path = d->config->control;
 	co.group = d->config->access.group;
@@ -220,10 +194,10 @@ static int start(struct watchonly *d, struct errtext *err)
 	if (r < 0)
 		return r;
 	metrics_start(d->metrics, d->config);
-	if ((r = add(d, d->signal_fd, SOURCE_SIGNAL)) < 0 ||
-	    (r = add(d, control_fd(d->control), SOURCE_CONTROL)) < 0 ||
-	    (r = add(d, watch_fd(d->watcher), SOURCE_WATCH)) < 0 ||
-	    (r = add(d, metrics_fd(d->metrics), SOURCE_METRICS)) < 0)
+	if ((r = loop_add(d->epoll_fd, d->signal_fd, SOURCE_SIGNAL)) < 0 ||
+	    (r = loop_add(d->epoll_fd, control_fd(d->control), SOURCE_CONTROL)) < 0 ||
+	    (r = loop_add(d->epoll_fd, watch_fd(d->watcher), SOURCE_WATCH)) < 0 ||
+	    (r = loop_add(d->epoll_fd, metrics_fd(d->metrics), SOURCE_METRICS)) < 0)
 		return errtext_set(err, -r, "epoll_ctl: %s", strerror(-r));
 	for (size_t i = 0; i < d->config->n_warnings; i++)
 		log_warn("%s", d->config->warnings[i]);

@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -208,7 +209,9 @@ static inline struct config_pool *scene_pool(struct scene *s, const char *name, 
 	p->mapping[SLUICE_TCP] = SLUICE_OVERLOAD;
 	p->mapping[SLUICE_UDP] = SLUICE_EIM;
 	p->mapping[SLUICE_ICMP] = SLUICE_EIM;
-	p->filtering = SLUICE_FILTER_ADDRESS;
+	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++)
+		p->filtering[l4] = SLUICE_FILTER_ADDRESS;
+	p->timers = config_timers_default;
 	p->unleased = SLUICE_UNLEASED_ALLOW;
 	p->addresses = s->addrs[i];
 	p->clients = s->clients[i];
@@ -291,6 +294,15 @@ static inline struct sluice_sweep must_sweep(struct dp *dp)
 	if (dp_sweep(dp, &s, &err))
 		die("dp_sweep: %s", err.s);
 	return s;
+}
+
+static inline uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
+	return cookie;
 }
 
 #endif

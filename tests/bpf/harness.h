@@ -162,6 +162,7 @@ static inline void bed_open(struct bed *b, uint32_t max_flows)
 	b->nat->rodata->secret[1] = 0xfedcba9876543210ULL;
 	bpf_map__set_max_entries(b->nat->maps.fwd, max_flows);
 	bpf_map__set_max_entries(b->nat->maps.rev, max_flows);
+	bpf_map__set_max_entries(b->nat->maps.client_state, max_flows);
 	err = nat_bpf__load(b->nat);
 	if (err)
 		die("loading the programs: %s", strerror(-err));

@@ -326,6 +326,8 @@ static inline const char *model_own(struct model *m, const struct frame *in, con
 	return NULL;
 }
 
+#include "model_error.h"
+
 /* NULL, or what is wrong with r as the outcome of in at the uplink's egress. */
 static inline const char *model_egress(struct model *m, uint32_t came_by, const struct frame *in,
 				       const struct run *r)
@@ -338,6 +340,8 @@ static inline const char *model_egress(struct model *m, uint32_t came_by, const 
 	if (!model_addrs(in, &src, &dst))
 		return model_unchanged(in, r);
 	frame_view(in, &v);
+	if (model_error(&v) && !(came_by != MADE_HERE && model_shared(m, src)))
+		return model_error_out(m, came_by == MADE_HERE, in, &v, r);
 	if (model_shared(m, src)) {
 		if (r->verdict == VERDICT_PASS && came_by != MADE_HERE)
 			return "a forwarded packet left with a shared source";
@@ -376,6 +380,8 @@ static inline const char *model_ingress(struct model *m, const struct frame *in,
 	if (!model_addrs(in, &src, &dst) || !model_shared(m, dst))
 		return model_unchanged(in, r);
 	frame_view(in, &v);
+	if (model_error(&v))
+		return model_error_in(m, in, &v, r);
 	if (!model_sound(&v) || (v.proto == P_ICMP && v.type != 0))
 		return r->verdict == VERDICT_DROP ? NULL : "an unsound packet came in";
 	if (!model_slice(m, v.dst, v.dport))

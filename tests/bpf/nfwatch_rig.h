@@ -529,15 +529,6 @@ static inline void must_be(const struct sluice_rewrite *r, const struct expect *
 	assert_int_equal(t.status & (IPS_SRC_NAT | IPS_CONFIRMED), IPS_SRC_NAT | IPS_CONFIRMED);
 }
 
-static inline uint64_t cookie_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-
-	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-	return cookie;
-}
-
 /* Without such programs there is nothing to test: says so. */
 static inline bool skip_all(void)
 {

@@ -237,15 +237,6 @@ static inline int stand(int type, const char *ip, uint16_t port)
 	return fd;
 }
 
-static inline uint64_t cookie_of(int fd)
-{
-	uint64_t cookie;
-	socklen_t len = sizeof(cookie);
-
-	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-	return cookie;
-}
-
 /* A connection, or a datagram, from ns to ip and port gets to the socket fd and to no other, and is answered. */
 static inline void reaches(int type, int ns, const char *ip, uint16_t port, int fd)
 {

@@ -86,7 +86,7 @@ static void test_other_abi(void **state)
 	(void)state;
 	must_close(must_open());
 	patch_abi(4711);
-	open_refused(&opts, -EPROTONOSUPPORT, "ABI 4711, this sluiced has 3");
+	open_refused(&opts, -EPROTONOSUPPORT, "ABI 4711, this sluiced has 4");
 	open_refused(&opts, -EPROTONOSUPPORT, "'sluiced --teardown'");
 	patch_abi(SLUICE_ABI);
 	must_close(must_open());

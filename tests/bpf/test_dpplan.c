@@ -410,7 +410,8 @@ static void scene_random(struct scene *s, uint32_t *epoch)
 		p = scene_pool(s, name, sizes[rnd(3)]);
 		p->mapping[SLUICE_TCP] = rnd(2) ? SLUICE_EIM : SLUICE_OVERLOAD;
 		p->mapping[SLUICE_UDP] = rnd(2) ? SLUICE_EIM : SLUICE_OVERLOAD;
-		p->filtering = (enum sluice_filtering)rnd(3);
+		p->filtering[SLUICE_TCP] = (enum sluice_filtering)rnd(3);
+		p->filtering[SLUICE_UDP] = (enum sluice_filtering)rnd(3);
 		for (uint32_t a = 0; a < 3; a++)
 			if (rnd(3))
 				s->addrs[k][p->n_addresses++] = scene_addr(SHARED + 4 * i + a);

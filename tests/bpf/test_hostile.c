@@ -287,6 +287,7 @@ static void complain(const char *where, uint64_t n, const struct frame *in, cons
 struct coverage {
 	uint32_t sent, not_taken;
 	uint32_t out, in, resolved;
+	uint32_t errors[3]; /* ICMP errors translated, by way */
 	uint32_t drops[SLUICE_REASON_MAX];
 };
 
@@ -320,6 +321,7 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 	uint32_t rows[2], port, l4;
 	const char *wrong;
 	struct run r;
+	struct view v;
 	int k, err;
 
 	memset(&m, 0, sizeof(m));
@@ -372,6 +374,11 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 			if (r.verdict == VERDICT_DROP) {
 				cov.drops[r.reason]++;
 			} else if (!frame_equal(&in, &r.out)) {
+				frame_view(&in, &v);
+				if (model_error(&v)) {
+					cov.errors[k]++;
+					continue;
+				}
 				cov.out += k == 0;
 				cov.resolved += k == 1;
 				cov.in += k == 2;
@@ -386,6 +393,8 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 	print_message("%u runs; %u frames the kernel does not take; translated %u out, %u in, %u "
 		      "of sockets\n",
 		      cov.sent, cov.not_taken, cov.out, cov.in, cov.resolved);
+	print_message("ICMP errors translated: %u of others, %u of this machine, %u in\n", cov.errors[0],
+		      cov.errors[1], cov.errors[2]);
 	for (k = 0; k < SLUICE_REASON_MAX; k++)
 		print_message("  %-12s %u\n", reason_name(k), cov.drops[k]);
 

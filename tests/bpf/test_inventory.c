@@ -1,25 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The inventory against sockets that the test made and knows all about: a namespace of its own with two shared addresses of each family, and an interface without anybody
- * behind it.
- */
-#include "dp_test.h"
+/* The inventory against sockets that the test made and knows all about (own_sockets.h). */
+#include "own_sockets.h"
 
 #include <mntent.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/socket.h>
 
 #include "inventory.h"
 #include "procsock.h"
-
-#define V4    "203.0.113.7"
-#define V4B   "203.0.113.8"
-#define V6    "2001:db8::7"
-#define V6B   "2001:db8::8"
-#define DEAD  "192.0.2.99" /* routed to the interface that swallows everything */
-#define BOUND 13
 
 static struct inventory *inv;
 static int last_pid;         /* a child that a failed test left */
@@ -28,15 +15,7 @@ static char last_group[300]; /* and its control group */
 static int net_open(void **state)
 {
 	(void)state;
-	need_root();
-	if (unshare(CLONE_NEWNET))
-		die("a network namespace of our own: %s", strerror(errno));
-	must_run("ip link set lo up && ip link add dead0 type veth peer name dead1");
-	must_run("ip link set dead0 up && ip link set dead1 up");
-	must_run("ip route add local " V4 " dev lo && ip route add local " V4B " dev lo");
-	must_run("ip addr add " V6 "/128 dev lo nodad && ip addr add " V6B "/128 dev lo nodad");
-	must_run("ip addr add 192.0.2.1/24 dev dead0");
-	must_run("ip neigh add " DEAD " lladdr 02:00:00:00:00:99 dev dead0");
+	own_net();
 	return 0;
 }
 
@@ -70,36 +49,6 @@ static int each_close(void **state)
 
 /* Addresses */
 
-/* "*": the wildcard. */
-static struct addr A(const char *text) {
-	struct addr a = { 0 };
-
-	if (strcmp(text, "*") && addr_parse(text, &a))
-		die("%s is no address", text);
-	return a;
-}
-
-static socklen_t
-sockaddr_of(int family, const char *ip, uint16_t port, struct sockaddr_storage *ret)
-{
-	struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)ret;
-	struct sockaddr_in *sin = (struct sockaddr_in *)ret;
-	struct addr a = A(ip);
-
-	memset(ret, 0, sizeof(*ret));
-	if (family == AF_INET) {
-		sin->sin_family = AF_INET;
-		sin->sin_port = htons(port);
-		if (strcmp(ip, "*"))
-			sin->sin_addr.s_addr = addr_v4(&a);
-		return sizeof(*sin);
-	}
-	sin6->sin6_family = AF_INET6;
-	sin6->sin6_port = htons(port);
-	memcpy(&sin6->sin6_addr, a.b, sizeof(a.b));
-	return sizeof(*sin6);
-}
-
 static struct ct_tuple T(const char *src, uint16_t sport, const char *dst, uint16_t dport) {
 	return (struct ct_tuple){ A(src), A(dst), sport, dport };
 }
@@ -107,58 +56,12 @@ static struct ct_tuple T(const char *src, uint16_t sport, const char *dst, uint1
 /* Sockets */
 
 static int
-sock_new(int family, int type)
-{
-	int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
-
-	assert_true(fd >= 0);
-	if (type == SOCK_STREAM)
-		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), 0);
-	return fd;
-}
-
-static void sock_bind(int fd, int family, const char *ip, uint16_t port)
-{
-	struct sockaddr_storage ss;
-	socklen_t len = sockaddr_of(family, ip, port, &ss);
-
-	if (bind(fd, (struct sockaddr *)&ss, len))
-		die("bind %s:%u: %s", ip, port, strerror(errno));
-}
-
-static int sock_bound(int family, int type, const char *ip, uint16_t port)
-{
-	int fd = sock_new(family, type);
-
-	sock_bind(fd, family, ip, port);
-	return fd;
-}
-
-static void sock_connect(int fd, int family, const char *ip, uint16_t port)
-{
-	struct sockaddr_storage ss;
-	socklen_t len = sockaddr_of(family, ip, port, &ss);
-
-	if (connect(fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS)
-		die("connect %s:%u: %s", ip, port, strerror(errno));
-}
-
-static int connected(int family, int type, const char *ip, uint16_t port, const char *to,
-		     uint16_t dport)
+connected(int family, int type, const char *ip, uint16_t port, const char *to, uint16_t dport)
 {
 	int fd = sock_bound(family, type, ip, port);
 
 	sock_connect(fd, family, to, dport);
 	return fd;
-}
-
-static uint64_t cookie_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-
-	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-	return cookie;
 }
 
 static uint64_t inode_of(int fd)
@@ -169,15 +72,6 @@ static uint64_t inode_of(int fd)
 	return st.st_ino;
 }
 
-static uint8_t tcp_state(int fd)
-{
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
-
-	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
-	return info.tcpi_state;
-}
-
 /* Resets instead of TIME_WAIT. */
 static void hard_close(int fd)
 {
@@ -185,24 +79,6 @@ static void hard_close(int fd)
 
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 	close(fd);
-}
-
-struct pair {
-	int c, s;
-};
-
-static struct pair pair_new(int family, const char *from, uint16_t cport, const char *to,
-			    uint16_t sport)
-{
-	int l = sock_bound(family, SOCK_STREAM, to, sport);
-	struct pair p = { .s = -1 };
-
-	assert_int_equal(listen(l, 64), 0);
-	p.c = connected(family, SOCK_STREAM, from, cport, to, sport);
-	wait_for((p.s = accept4(l, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0);
-	wait_for(tcp_state(p.c) == TCP_ESTABLISHED);
-	close(l);
-	return p;
 }
 
 /* Asking */

@@ -67,6 +67,16 @@ static void test_maps(void **state)
 			M(drops, 4, sizeof(struct sluice_count), SLUICE_REASON_MAX),
 			M(pool_stats, 4, sizeof(struct sluice_pool_stats), SLUICE_MAX_POOLS),
 			M(event_stats, 4, sizeof(struct sluice_event_stats), SLUICE_EVENT_ROWS),
+			M(zones, 4, 2, SLUICE_MAX_ZONES),
+			M(client_state, sizeof(struct sluice_client_key),
+			  sizeof(struct sluice_client), 1024),
+			M(frags, sizeof(struct sluice_frag_key), sizeof(struct sluice_frag),
+			  SLUICE_MAX_FRAGS),
+			M(frag_hold, sizeof(struct sluice_frag_hold_key),
+			  sizeof(struct sluice_frag_held), SLUICE_MAX_HELD),
+			M(idents, 4, sizeof(struct sluice_ident), SLUICE_IDS),
+			M(hot, sizeof(struct sluice_full_key), sizeof(struct sluice_hot),
+			  SLUICE_MAX_HOT),
 			M(sweep_out, 4, sizeof(struct sluice_sweep), 1),
 #undef M
 		};

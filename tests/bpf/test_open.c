@@ -470,6 +470,86 @@ static void test_shared_by_number(void **state)
 }
 
 /* UDP has no ports that are shared: each socket has one of its own. */
+/* Somebody who has the port alone. */
+static int listener(const char *ip, uint16_t port)
+{
+	struct lease l = lease_of(ip, port, 1, LEASE_TCP, SLUICE_LEASE_EXCLUSIVE);
+	struct open_request req = { .l4 = SLUICE_TCP, .listen = true };
+
+	return must_get(&l, &req, &port);
+}
+
+/* As on a kernel without IP_LOCAL_PORT_RANGE: one port a socket, each time the next one, and as many destinations on each as there are. */
+static void without_range(const char *ip, const char *to, const char *to_other)
+{
+	struct lease l = lease_of(ip, 41230, 4, LEASE_TCP, SLUICE_LEASE_SHARED);
+	struct open_request req = { .l4 = SLUICE_TCP };
+	int a = server(to, 8084), b = server(to_other, 8084), squatter;
+	unsigned seen = 0;
+	uint16_t port;
+	int fds[6];
+
+	squatter = listener(ip, 41232);
+	for (int i = 0; i < 6; i++) {
+		fds[i] = must_get(&l, &req, &port);
+		assert_int_equal(port_of(fds[i]), port);
+		assert_in_range(port, 41230, 41233);
+		assert_int_not_equal(port, 41232);
+		seen |= 1U << (port - 41230);
+		assert_int_equal(try_connect(fds[i], i < 3 ? to : to_other, 8084), 0);
+	}
+	assert_int_equal(seen, 0xb);
+	for (int i = 0; i < 6; i++)
+		close(fds[i]);
+	close(squatter);
+	close(a);
+	close(b);
+	l = lease_of(ip, 41240, 1, LEASE_TCP, SLUICE_LEASE_SHARED);
+	squatter = listener(ip, 41240);
+	refused(&l, &req, -EADDRINUSE, "every port of the lease");
+	close(squatter);
+}
+
+static void test_shared_without_range(void **state)
+{
+	(void)state;
+	must_run("ip addr replace 2001:db8::21/128 dev lo nodad && ip addr replace "
+		 "2001:db8::22/128 dev lo nodad");
+	open_by_number = true;
+	without_range(V4, "127.0.0.1", "127.0.0.2");
+	without_range(V6, "2001:db8::21", "2001:db8::22");
+	open_by_number = false;
+}
+
+/* What is only bound is found by binding, whatever its options are. */
+static void bound(const char *ip)
+{
+	struct lease l = lease_of(ip, 41250, 3, LEASE_TCP, SLUICE_LEASE_EXCLUSIVE), other = l;
+	struct open_request req = { .l4 = SLUICE_TCP, .port = 41252 };
+	uint16_t port;
+	int fd;
+
+	other.ports.first = other.ports.last = 41251;
+	assert_false(open_bound(&l));
+	fd = must_get(&l, &req, &port);
+	assert_true(open_bound(&l));
+	assert_false(open_bound(&other));
+	close(fd);
+	assert_false(open_bound(&l));
+	l.kind = SLUICE_LEASE_SHARED;
+	fd = must_get(&l, &req, &port);
+	assert_true(open_bound(&l));
+	close(fd);
+	assert_false(open_bound(&l));
+}
+
+static void test_found_by_binding(void **state)
+{
+	(void)state;
+	bound(V4);
+	bound(V6);
+}
+
 static void test_shared_udp(void **state)
 {
 	struct lease l = lease_of(V4, 41220, 2, LEASE_UDP, SLUICE_LEASE_SHARED);
@@ -762,6 +842,8 @@ int main(void)
 		cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_shared_one_port),
 		cmocka_unit_test(test_shared_by_number),
+		cmocka_unit_test(test_shared_without_range),
+		cmocka_unit_test(test_found_by_binding),
 		cmocka_unit_test(test_shared_udp),
 		cmocka_unit_test_setup_teardown(test_sysctls, sysctls_reset, sysctls_reset),
 		cmocka_unit_test(test_refused),

@@ -1,22 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The kernel's socket tables as sockdiag reads them, against sockets that the test made and knows all about: a namespace of its own, in which
- * there are no others. Two shared addresses, one of each family, and an interface without anybody behind it.
- */
-#include "dp_test.h"
-
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
+/* The kernel's socket tables as sockdiag reads them, against sockets that the test made and knows all about (own_sockets.h). */
+#include "own_sockets.h"
 
 #include "sockdiag.h"
 
-#define V4    "203.0.113.7"
-#define V4B   "203.0.113.8"
-#define V6    "2001:db8::7"
-#define V6B   "2001:db8::8"
-#define DEAD  "192.0.2.99" /* routed to the interface that swallows everything */
-#define BOUND 13
 #define SOCKS 256
 
 static struct sockdiag *diag;
@@ -26,15 +13,7 @@ static int net_open(void **state)
 	struct errtext err = { "" };
 
 	(void)state;
-	need_root();
-	if (unshare(CLONE_NEWNET))
-		die("a network namespace of our own: %s", strerror(errno));
-	must_run("ip link set lo up && ip link add dead0 type veth peer name dead1");
-	must_run("ip link set dead0 up && ip link set dead1 up");
-	must_run("ip route add local " V4 " dev lo && ip route add local " V4B " dev lo");
-	must_run("ip route add local " V6 " dev lo && ip route add local " V6B " dev lo");
-	must_run("ip addr add 192.0.2.1/24 dev dead0");
-	must_run("ip neigh add " DEAD " lladdr 02:00:00:00:00:99 dev dead0");
+	own_net();
 	if (sockdiag_open(&diag, &err))
 		die("sockdiag_open: %s", err.s);
 	return 0;
@@ -48,38 +27,6 @@ static int net_close(void **state)
 }
 
 /* Addresses */
-
-static struct addr A(const char *text) {
-	struct addr a;
-
-	if (addr_parse(text, &a))
-		die("%s is no address", text);
-	return a;
-}
-
-/* An address and port for a socket of this family; IPv4 for an IPv6 socket comes v4-mapped. "*": the wildcard. */
-static socklen_t
-sockaddr_of(int family, const char *ip, uint16_t port, struct sockaddr_storage *ret)
-{
-	struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)ret;
-	struct sockaddr_in *sin = (struct sockaddr_in *)ret;
-	struct addr a = { 0 };
-
-	memset(ret, 0, sizeof(*ret));
-	if (strcmp(ip, "*"))
-		a = A(ip);
-	if (family == AF_INET) {
-		sin->sin_family = AF_INET;
-		sin->sin_port = htons(port);
-		if (strcmp(ip, "*"))
-			sin->sin_addr.s_addr = addr_v4(&a);
-		return sizeof(*sin);
-	}
-	sin6->sin6_family = AF_INET6;
-	sin6->sin6_port = htons(port);
-	memcpy(&sin6->sin6_addr, a.b, sizeof(a.b));
-	return sizeof(*sin6);
-}
 
 /* What getsockname() and getpeername() say, in our form. */
 static void name_of(int fd, bool peer, struct addr *ret, uint16_t *ret_port)
@@ -104,83 +51,6 @@ static void name_of(int fd, bool peer, struct addr *ret, uint16_t *ret_port)
 }
 
 /* Sockets */
-
-static int sock_new(int family, int type)
-{
-	int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
-
-	assert_true(fd >= 0);
-	if (type == SOCK_STREAM)
-		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), 0);
-	/* For IPv6 a local route does not do. */
-	if (family == AF_INET6)
-		assert_int_equal(setsockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, &one, sizeof(one)), 0);
-	return fd;
-}
-
-static int sock_bound(int family, int type, const char *ip, uint16_t port)
-{
-	struct sockaddr_storage ss;
-	socklen_t len = sockaddr_of(family, ip, port, &ss);
-	int fd = sock_new(family, type);
-
-	if (bind(fd, (struct sockaddr *)&ss, len))
-		die("bind %s:%u: %s", ip, port, strerror(errno));
-	return fd;
-}
-
-static void sock_connect(int fd, int family, const char *ip, uint16_t port)
-{
-	struct sockaddr_storage ss;
-	socklen_t len = sockaddr_of(family, ip, port, &ss);
-
-	if (connect(fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS)
-		die("connect %s:%u: %s", ip, port, strerror(errno));
-}
-
-static int listener(int family, const char *ip, uint16_t port)
-{
-	int fd = sock_bound(family, SOCK_STREAM, ip, port);
-
-	assert_int_equal(listen(fd, 64), 0);
-	return fd;
-}
-
-static uint8_t tcp_state(int fd)
-{
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
-
-	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
-	return info.tcpi_state;
-}
-
-static uint64_t cookie_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-
-	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-	return cookie;
-}
-
-/* A connection from port cport of the first address to port sport of the second. */
-struct pair {
-	int c, s;
-};
-
-static struct pair pair_new(int family, const char *from, uint16_t cport, const char *to,
-			    uint16_t sport)
-{
-	int l = listener(family, to, sport);
-	struct pair p = { .c = sock_bound(family, SOCK_STREAM, from, cport), .s = -1 };
-
-	sock_connect(p.c, family, to, sport);
-	wait_for((p.s = accept4(l, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0);
-	wait_for(tcp_state(p.c) == TCP_ESTABLISHED);
-	close(l);
-	return p;
-}
 
 static void pair_close(const struct pair *p)
 {

@@ -5,8 +5,6 @@
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
-#include <pthread.h>
-#include <stdatomic.h>
 
 static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
 static const char *const families[] = { SHARED_IP4, SHARED_IP6 };
@@ -357,114 +355,13 @@ static void test_guarded(void **state)
 	must_close(dp);
 }
 
-/* A service restarts, again and again, under fire */
-
-#define SERVICES 40
-#define WINDOW   64 /* datagrams that may be on the way; more would be the receive buffer's loss */
-
-static struct {
-	atomic_int fds[SERVICES]; /* 0: not there yet */
-	atomic_uint sent, received, twice;
-	atomic_bool stop, failed;
-	unsigned seen[SERVICES]; /* by service */
-} fire;
-
-static unsigned *fire_marks;
-#define FIRE_MAX 2000000
-
-static void *fire_send(void *arg)
-{
-	union endpoint e = endpoint(SHARED_IP4, FIRST + 5);
-	int fd = *(int *)arg;
-
-	while (!fire.stop && fire.sent < FIRE_MAX) {
-		uint32_t n = fire.sent;
-
-		if (n - fire.received > WINDOW) {
-			sched_yield();
-			continue;
-		}
-		if (sendto(fd, &n, sizeof(n), 0, &e.sa, sizeof(e.v4)) != sizeof(n)) {
-			fire.failed = true;
-			break;
-		}
-		fire.sent++;
-	}
-	return NULL;
-}
-
-static void *fire_receive(void *arg)
-{
-	uint32_t n;
-
-	while (!fire.stop || fire.received < fire.sent) {
-		if (fire.failed)
-			break;
-		for (int i = 0; i < SERVICES && fire.fds[i]; i++) {
-			while (recv(fire.fds[i], &n, sizeof(n), MSG_DONTWAIT) == sizeof(n)) {
-				if (fire_marks[n]++)
-					fire.twice++;
-				fire.seen[i]++;
-				fire.received++;
-			}
-		}
-	}
-	return arg;
-}
-
-/* Old and new socket take turns in the slot, and the daemon in between: each datagram gets to one of them, once. */
-static void test_restart(void **state)
-{
-	pthread_t sender, receiver;
-	struct dp *dp = begin();
-	int tx;
-
-	(void)state;
-	fire_marks = calloc(FIRE_MAX, sizeof(*fire_marks));
-	assert_non_null(fire_marks);
-	tx = socket_in(ns_inside, AF_INET, SOCK_DGRAM);
-	lease_port(dp, SHARED_IP4, FIRST + 5, SLUICE_UDP, SLUICE_LEASE_EXCLUSIVE, 1);
-	fire.fds[0] = stand(SOCK_DGRAM, "127.0.0.1", 7100);
-	steer_set(dp, 0, fire.fds[0]);
-	assert_int_equal(pthread_create(&sender, NULL, fire_send, &tx), 0);
-	assert_int_equal(pthread_create(&receiver, NULL, fire_receive, NULL), 0);
-	wait_for(fire.received > 100);
-	for (int i = 1; i < SERVICES; i++) {
-		unsigned at;
-
-		fire.fds[i] = stand(SOCK_DGRAM, "127.0.0.1", (uint16_t)(7100 + i));
-		steer_set(dp, 0, fire.fds[i]);
-		if (i % 8 == 0) {
-			must_close(dp);
-			dp = must_open();
-			attach(dp, NULL);
-		}
-		at = fire.received;
-		wait_for(fire.received > at + 100);
-	}
-	fire.stop = true;
-	pthread_join(sender, NULL);
-	wait_for(fire.received == fire.sent);
-	pthread_join(receiver, NULL);
-	assert_false(fire.failed);
-	assert_int_equal(fire.twice, 0);
-	for (int i = 0; i < SERVICES; i++) {
-		if (!fire.seen[i])
-			die("service %d of %d got none of %u", i, SERVICES, fire.sent);
-		close(fire.fds[i]);
-	}
-	free(fire_marks);
-	close(tx);
-	must_close(dp);
-}
-
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_teardown(fn, lab_clean)
 	const struct CMUnitTest tests[] = {
 		TEST(test_elsewhere), TEST(test_unfit),   TEST(test_wildcard),
 		TEST(test_bound),     TEST(test_uplinks), TEST(test_connected),
-		TEST(test_questions), TEST(test_guarded), TEST(test_restart),
+		TEST(test_questions), TEST(test_guarded),
 	};
 
 	return cmocka_run_group_tests(tests, sockets_open, sockets_done);

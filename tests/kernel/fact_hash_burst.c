@@ -46,13 +46,13 @@ int main(void)
 		   "%lld of %lld inserts refused, the last with %lld", (long long)cells.c[1],
 		   (long long)cells.c[0], (long long)cells.c[2]);
 	fact_run_tc(prog, NULL, 1);
-	fact_check(cells.c[1] == 1 && (int64_t)cells.c[2] == -E2BIG, "hash_full",
-		   "one more gave %lld, expected %d", (long long)cells.c[2], -E2BIG);
+	fact_check(cells.c[1] == 1 && (int32_t)cells.c[2] == -E2BIG, "hash_full",
+		   "one more gave %d, expected %d", (int32_t)cells.c[2], -E2BIG);
 
 	/* An existing key is told apart from a full map: NOEXIST is the arbiter of a flow. */
 	cells.c[0] = 0;
 	fact_run_tc(prog, NULL, 1);
-	fact_check((int64_t)cells.c[2] == -EEXIST, "hash_noexist", "gave %lld, expected %d",
-		   (long long)cells.c[2], -EEXIST);
+	fact_check((int32_t)cells.c[2] == -EEXIST, "hash_noexist", "gave %d, expected %d",
+		   (int32_t)cells.c[2], -EEXIST);
 	return fact_end();
 }

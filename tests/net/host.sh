@@ -183,7 +183,7 @@ tool() { edge1 "$hosttool" "$@" 2>&1; }
 out=$(tool links wan wan.2)
 has links_found "$(echo "$out" | tr '\n' ';')" '^wan [0-9]+ up 1500;wan\.2 [0-9]+ up 1500;$'
 has links_missing "$(tool links wan wan9)" '^uplink "wan9" does not exist; links here: lo, .*wan.*\(ENODEV\)'
-has links_not_ethernet "$(tool links wan lo)" '^uplink "lo" is not an Ethernet interface .*\(EOPNOTSUPP\)'
+has links_not_ethernet "$(tool links wan lo)" '^uplink "lo" is of link type 772: .*\(EOPNOTSUPP\)'
 same source_towards_client "10.1.0.1 $(edge1 cat /sys/class/net/lan/ifindex)" "$(tool src 10.1.0.2)"
 same source_to_nowhere ENETUNREACH "$(on link "$hosttool" src 10.1.0.2)"
 

@@ -361,6 +361,26 @@ static inline void fake_say(const char *error, const char *params, int n)
 	fake_be(FAKE_ERROR, n);
 }
 
+/* The next call is answered with these parameters: one reply each, all but the last of which say that more follow. */
+static inline void fake_replies(const char *const *params, size_t n)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		len += (size_t)snprintf(fake->bytes + len, sizeof(fake->bytes) - len,
+					"{\"parameters\":%s%s}", params[i],
+					i + 1 < n ? ",\"continues\":true" : "") +
+		       1;
+		assert_true(len <= sizeof(fake->bytes));
+	}
+	fake->n_bytes = len;
+	fake_be(FAKE_BYTES, 1);
+}
+
+#define FAKE_REPLIES(...)                                  \
+	fake_replies((const char *const[]){ __VA_ARGS__ }, \
+		     sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *))
+
 static inline int fake_setup(void)
 {
 	strcpy(fake_dir, "/tmp/sluice-test-XXXXXX");

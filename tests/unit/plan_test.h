@@ -61,7 +61,9 @@ static inline struct config_pool *world_pool(struct world *w, const char *name, 
 	p->mapping[SLUICE_TCP] = SLUICE_OVERLOAD;
 	p->mapping[SLUICE_UDP] = SLUICE_EIM;
 	p->mapping[SLUICE_ICMP] = SLUICE_EIM;
-	p->filtering = SLUICE_FILTER_ADDRESS;
+	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++)
+		p->filtering[l4] = SLUICE_FILTER_ADDRESS;
+	p->timers = config_timers_default;
 	p->unleased = SLUICE_UNLEASED_REPORT;
 	return p;
 }

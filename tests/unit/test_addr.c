@@ -235,6 +235,33 @@ static void test_range_overlaps(void **state)
 	}
 }
 
+static void test_range_contains(void **state)
+{
+	static const struct {
+		const char *range, *addr;
+		uint16_t port;
+		bool yes;
+	} cases[] = {
+		{ "192.0.2.1:1024-2047", "192.0.2.1", 1024, true },
+		{ "192.0.2.1:1024-2047", "192.0.2.1", 2047, true },
+		{ "192.0.2.1:1024-2047", "192.0.2.1", 1023, false },
+		{ "192.0.2.1:1024-2047", "192.0.2.1", 2048, false },
+		{ "192.0.2.1:1024-2047", "192.0.2.2", 1024, false },
+		{ "[2001:db8::1]:65535-65535", "2001:db8::1", 65535, true },
+		{ "[2001:db8::1]:65535-65535", "2001:db8::1", 0, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct range r;
+		struct addr a;
+
+		assert_int_equal(range_parse(cases[i].range, &r), 0);
+		assert_int_equal(addr_parse(cases[i].addr, &a), 0);
+		assert_int_equal(range_contains(&r, &a, cases[i].port), cases[i].yes);
+	}
+}
+
 /* The longest texts fit their buffers. */
 static void test_longest(void **state)
 {
@@ -256,10 +283,10 @@ static void test_longest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_addresses), cmocka_unit_test(test_v4),
-		cmocka_unit_test(test_prefixes),  cmocka_unit_test(test_contains),
-		cmocka_unit_test(test_ranges),    cmocka_unit_test(test_range_overlaps),
-		cmocka_unit_test(test_longest),
+		cmocka_unit_test(test_addresses),      cmocka_unit_test(test_v4),
+		cmocka_unit_test(test_prefixes),       cmocka_unit_test(test_contains),
+		cmocka_unit_test(test_ranges),         cmocka_unit_test(test_range_overlaps),
+		cmocka_unit_test(test_range_contains), cmocka_unit_test(test_longest),
 	};
 
 	return cmocka_run_group_tests_name("addr", tests, NULL, NULL);

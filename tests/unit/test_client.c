@@ -5,14 +5,9 @@
  */
 #include "control_test.h"
 
-#include <signal.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-
 #include "client.h"
-#include "cmd.h"
-
-static char dir[64], path[96], out_path[96];
+#include "cmd_test.h"
+#include "fakelease.h"
 
 /* ---- servers ---- */
 
@@ -122,7 +117,7 @@ static _Noreturn void serve(struct control *s)
 static pid_t server_start(void)
 {
 	struct control_options o = {
-		.path = path,
+		.path = fake_path,
 		.interface = "io.sluice",
 		.description = control_io_sluice,
 		.methods = fakes,
@@ -141,10 +136,10 @@ static pid_t server_start(void)
 	{
 		char aside[112];
 
-		snprintf(aside, sizeof(aside), "%s.aside", path);
-		assert_int_equal(rename(path, aside), 0);
+		snprintf(aside, sizeof(aside), "%s.aside", fake_path);
+		assert_int_equal(rename(fake_path, aside), 0);
 		control_close(s);
-		assert_int_equal(rename(aside, path), 0);
+		assert_int_equal(rename(aside, fake_path), 0);
 	}
 	return pid;
 }
@@ -153,80 +148,14 @@ static void server_stop(pid_t pid)
 {
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
-	unlink(path);
-}
-
-/* A server that takes one connection and one call, sends these bytes, and hangs up. */
-static pid_t rude_start(const char *bytes, size_t len)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	pid_t pid;
-
-	strcpy(sa.sun_path, path);
-	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	assert_int_equal(listen(fd, 1), 0);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		int c = accept(fd, NULL, NULL);
-		char buf[1024];
-
-		if (recv(c, buf, sizeof(buf), 0) > 0)
-			send(c, bytes, len, MSG_NOSIGNAL);
-		_exit(0);
-	}
-	close(fd);
-	return pid;
+	unlink(fake_path);
 }
 
 /* ---- running a command ---- */
 
-static char *output; /* what the last command printed on stdout and stderr */
-
-static int run(int (*fn)(const struct cmd *cmd), const struct cmd *cmd)
-{
-	int fd = open(out_path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
-	int old[2] = { dup(1), dup(2) };
-	off_t size;
-	int code;
-
-	assert_true(fd >= 0 && old[0] >= 0 && old[1] >= 0);
-	fflush(stdout);
-	dup2(fd, 1);
-	dup2(fd, 2);
-	code = fn(cmd);
-	fflush(stdout);
-	dup2(old[0], 1);
-	dup2(old[1], 2);
-	close(old[0]);
-	close(old[1]);
-	size = lseek(fd, 0, SEEK_END);
-	free(output);
-	output = calloc(1, (size_t)size + 1);
-	assert_int_equal(pread(fd, output, (size_t)size, 0), size);
-	close(fd);
-	return code;
-}
-
-static void expect_output(const char *part)
-{
-	if (!strstr(output, part))
-		fail_msg("the output does not have \"%s\":\n%s", part, output);
-}
-
-static unsigned lines(void)
-{
-	unsigned n = 0;
-
-	for (const char *p = output; *p; p++)
-		n += *p == '\n';
-	return n;
-}
-
 static struct cmd ask(void)
 {
-	return (struct cmd){ .socket = path, .timeout_ms = HANG_MS, .header = true };
+	return (struct cmd){ .socket = fake_path, .timeout_ms = HANG_MS, .header = true };
 }
 
 /* ---- tests ---- */
@@ -244,7 +173,7 @@ static void test_listing(void **state)
 			    "default 203.0.113.7 40960 43007 held      3       -   1   2    3\n");
 	cmd.header = false;
 	assert_int_equal(run(cmd_slices, &cmd), CMD_OK);
-	assert_int_equal(lines(), 2);
+	assert_int_equal(output_has("\n"), 2);
 	cmd.json = true;
 	cmd.pool = "nope";
 	assert_int_equal(run(cmd_slices, &cmd), CMD_FAILED);
@@ -256,7 +185,7 @@ static void test_listing(void **state)
 	cmd = ask();
 	cmd.port = 5000;
 	assert_int_equal(run(cmd_flows, &cmd), CMD_OK);
-	assert_int_equal(lines(), 5001);
+	assert_int_equal(output_has("\n"), 5001);
 	expect_output("default tcp   10.1.0.2:1 ");
 	expect_output("default tcp   10.1.0.2:5000 [2001:db8::1]:80 203.0.113.7:41000 established  "
 		      "  7200\n");
@@ -340,7 +269,7 @@ static void test_ends(void **state)
 
 	/* The file is there, and nobody behind it. */
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	strcpy(sa.sun_path, path);
+	strcpy(sa.sun_path, fake_path);
 	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
 	assert_int_equal(run(cmd_status, &cmd), CMD_UNREACHABLE);
 	expect_output("Connection refused");
@@ -355,7 +284,7 @@ static void test_ends(void **state)
 		close(held);
 	}
 	close(fd);
-	assert_int_equal(unlink(path), 0);
+	assert_int_equal(unlink(fake_path), 0);
 }
 
 static void test_nonsense(void **state)
@@ -379,8 +308,11 @@ static void test_nonsense(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rude) / sizeof(rude[0]); i++) {
-		pid_t pid = rude_start(rude[i].bytes, rude[i].len);
+		pid_t pid = fake_start();
 
+		memcpy(fake->bytes, rude[i].bytes, rude[i].len);
+		fake->n_bytes = rude[i].len;
+		fake_be(FAKE_BYTES, 1);
 		assert_int_equal(run(cmd_slices, &cmd), rude[i].code);
 		expect_output(rude[i].says);
 		/* No header of a table that never was. */
@@ -424,20 +356,14 @@ static void test_output_fails(void **state)
 static int setup(void **state)
 {
 	(void)state;
-	strcpy(dir, "/tmp/sluice-test-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	snprintf(path, sizeof(path), "%s/control.sock", dir);
-	snprintf(out_path, sizeof(out_path), "%s/out", dir);
-	return 0;
+	return fake_setup();
 }
 
 static int teardown(void **state)
 {
 	(void)state;
 	free(output);
-	unlink(out_path);
-	return rmdir(dir);
+	return fake_teardown();
 }
 
 int main(void)

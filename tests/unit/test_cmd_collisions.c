@@ -1,70 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* `sluice collisions`, against a daemon in another process: what it asks, prints, and ends with. And what monitor makes of one. */
+#include "cmd_test.h"
 #include "fakelease.h"
 
-#include "cmd.h"
-
 static pid_t server;
-static char out_path[96];
-static char *output; /* what the last command printed on stdout and stderr */
-
-static int run(int (*fn)(const struct cmd *cmd), const struct cmd *cmd)
-{
-	int fd = open(out_path, O_CREAT | O_TRUNC | O_RDWR | O_APPEND | O_CLOEXEC, 0600);
-	int old[2] = { dup(1), dup(2) };
-	off_t size;
-	int code;
-
-	assert_true(fd >= 0 && old[0] >= 0 && old[1] >= 0);
-	fflush(stdout);
-	dup2(fd, 1);
-	dup2(fd, 2);
-	code = fn(cmd);
-	fflush(stdout);
-	dup2(old[0], 1);
-	dup2(old[1], 2);
-	close(old[0]);
-	close(old[1]);
-	size = lseek(fd, 0, SEEK_END);
-	free(output);
-	output = calloc(1, (size_t)size + 1);
-	assert_int_equal(pread(fd, output, (size_t)size, 0), size);
-	close(fd);
-	return code;
-}
-
-/* How often it says that. */
-static unsigned count(const char *part)
-{
-	unsigned n = 0;
-
-	for (const char *at = output; (at = strstr(at, part)); at++)
-		n++;
-	return n;
-}
 
 static struct cmd ask(void)
 {
 	return (struct cmd){ .socket = fake_path, .timeout_ms = 20000, .header = true };
 }
-
-/* The next answer: replies, all but the last one of which say that more follow. */
-static void answer(const char *const *parameters, size_t n)
-{
-	fake->n_bytes = 0;
-	for (size_t i = 0; i < n; i++)
-		fake->n_bytes += (size_t)snprintf(fake->bytes + fake->n_bytes,
-						  sizeof(fake->bytes) - fake->n_bytes,
-						  "{\"parameters\":%s%s}", parameters[i],
-						  i + 1 < n ? ",\"continues\":true" : "") +
-				 1;
-	assert_true(fake->n_bytes < sizeof(fake->bytes));
-	fake_be(FAKE_BYTES, 1);
-}
-
-#define ANSWER(...)                                  \
-	answer((const char *const[]){ __VA_ARGS__ }, \
-	       sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *))
 
 #define ROW                                                                                    \
 	"\"id\":17,\"time\":\"2026-11-24T10:00:00.000Z\",\"kind\":\"rewrite\",\"netns\":\"\"," \
@@ -89,7 +33,7 @@ static void test_table(void **state)
 	struct cmd cmd = ask();
 
 	(void)state;
-	ANSWER("{\"collisions\":[{" ROW "}]}", "{\"collisions\":[{" ROW6 "}]}");
+	FAKE_REPLIES("{\"collisions\":[{" ROW "}]}", "{\"collisions\":[{" ROW6 "}]}");
 	assert_int_equal(run(cmd_collisions, &cmd), CMD_OK);
 	assert_string_equal(fake->params, "{}");
 	assert_string_equal(
@@ -101,11 +45,11 @@ static void test_table(void **state)
 		"2026-11-24T09:00:00.000Z risk    blue  udp   [2001:db8::7]:41000 "
 		"[2001:db8::7]:41000 [2001:db8:9::1]:53 yes      inventory    - -       -\n");
 	/* A newer daemon may say less than we know. */
-	ANSWER("{\"collisions\":[{\"id\":1,\"owner\":7,\"in_slice\":3,\"socket\":[]}]}");
+	FAKE_REPLIES("{\"collisions\":[{\"id\":1,\"owner\":7,\"in_slice\":3,\"socket\":[]}]}");
 	cmd.header = false;
 	assert_int_equal(run(cmd_collisions, &cmd), CMD_OK);
 	assert_int_equal(strspn(output, "- \n"), strlen(output));
-	assert_int_equal(count("-"), 12);
+	assert_int_equal(output_has("-"), 12);
 }
 
 static void test_asks(void **state)
@@ -121,7 +65,7 @@ static void test_asks(void **state)
 	cmd.in_slice = -1;
 	cmd.since = "2026-11-24T12:30:00+02:00";
 	cmd.limit = 5;
-	ANSWER("{\"collisions\":[{" ROW "},{" ROW6 "}]}");
+	FAKE_REPLIES("{\"collisions\":[{" ROW "},{" ROW6 "}]}");
 	assert_int_equal(run(cmd_collisions, &cmd), CMD_OK);
 	assert_string_equal(fake->params,
 			    "{\"in_slice\":false,\"kind\":\"rewrite\",\"limit\":5,\"netns\":\"\","
@@ -132,7 +76,7 @@ static void test_asks(void **state)
 	cmd = ask();
 	cmd.in_slice = 1;
 	cmd.netns = "blue";
-	ANSWER("{\"collisions\":[]}");
+	FAKE_REPLIES("{\"collisions\":[]}");
 	assert_int_equal(run(cmd_collisions, &cmd), CMD_OK);
 	assert_string_equal(fake->params, "{\"in_slice\":true,\"netns\":\"blue\"}");
 	assert_memory_equal(output, "TIME KIND ", 10);
@@ -191,15 +135,15 @@ static void test_follow(void **state)
 			cmd.timeout_ms = 20000;
 			cmd.follow = true;
 			cmd.json = json;
-			ANSWER(EVENTS);
+			FAKE_REPLIES(EVENTS);
 			assert_int_equal(run(cmd_collisions, &cmd), CMD_OK);
 			assert_string_equal(fake->params, "{}");
-			assert_int_equal(count("2026-11-24T10"), cases[i].v4);
-			assert_int_equal(count("2026-11-24T09"), cases[i].v6);
-			assert_int_equal(count("resolved\"}") + count("lease"), 0);
+			assert_int_equal(output_has("2026-11-24T10"), cases[i].v4);
+			assert_int_equal(output_has("2026-11-24T09"), cases[i].v6);
+			assert_int_equal(output_has("resolved\"}") + output_has("lease"), 0);
 			if (!cmd.limit)
-				assert_int_equal(count(json ? "\"count\":9" : "9 events were lost"),
-						 1);
+				assert_int_equal(
+					output_has(json ? "\"count\":9" : "9 events were lost"), 1);
 			for (char *line = output; json && *line;) {
 				char *end = strchr(line, '\n');
 				json_t *j;
@@ -221,7 +165,7 @@ static void test_follow_lines(void **state)
 	(void)state;
 	cmd.follow = true;
 	cmd.limit = 2;
-	ANSWER(EVENTS);
+	FAKE_REPLIES(EVENTS);
 	assert_int_equal(run(cmd_collisions, &cmd), CMD_OK);
 	assert_string_equal(
 		output,
@@ -238,7 +182,7 @@ static void test_follow_lines(void **state)
 		"    -\n");
 	/* The daemon goes: that is no good end. */
 	cmd.limit = 0;
-	ANSWER("{\"time\":\"T\",\"event\":\"subscribed\"}", "{}");
+	FAKE_REPLIES("{\"time\":\"T\",\"event\":\"subscribed\"}", "{}");
 	fake->n_bytes = strlen(fake->bytes) + 1;
 	assert_int_equal(run(cmd_collisions, &cmd), CMD_UNREACHABLE);
 }
@@ -248,7 +192,7 @@ static void test_monitor(void **state)
 	struct cmd cmd = ask();
 
 	(void)state;
-	ANSWER("{\"event\":\"collision\"," ROW "}", "{\"event\":\"collision\"," ROW6 "}");
+	FAKE_REPLIES("{\"event\":\"collision\"," ROW "}", "{\"event\":\"collision\"," ROW6 "}");
 	assert_int_equal(run(cmd_monitor, &cmd), CMD_OK);
 	assert_string_equal(
 		output,
@@ -264,14 +208,15 @@ static void test_status(void **state)
 	struct cmd cmd = ask();
 
 	(void)state;
-	ANSWER("{\"machine\":\"edge1\",\"watch\":{\"namespaces\":[\"\",\"blue\"],\"told\":{"
-	       "\"ctnetlink\":{\"in_slice\":1,\"escaped\":2},\"dump\":{\"in_slice\":4,"
-	       "\"escaped\":8}},\"losses\":{\"ctnetlink\":16,\"netfilter\":32},\"healed\":5}}");
+	FAKE_REPLIES(
+		"{\"machine\":\"edge1\",\"watch\":{\"namespaces\":[\"\",\"blue\"],\"told\":{"
+		"\"ctnetlink\":{\"in_slice\":1,\"escaped\":2},\"dump\":{\"in_slice\":4,"
+		"\"escaped\":8}},\"losses\":{\"ctnetlink\":16,\"netfilter\":32},\"healed\":5}}");
 	assert_int_equal(run(cmd_status, &cmd), CMD_OK);
 	assert_non_null(strstr(output,
 			       "watch      2 namespaces, 15 collisions, 10 escaped, 5 healed; "
 			       "events lost 48 times\n"));
-	ANSWER("{\"machine\":\"edge1\",\"watch\":null}");
+	FAKE_REPLIES("{\"machine\":\"edge1\",\"watch\":null}");
 	assert_int_equal(run(cmd_status, &cmd), CMD_OK);
 	assert_null(strstr(output, "watch"));
 }
@@ -282,7 +227,6 @@ static int setup(void **state)
 	if (fake_setup() < 0)
 		return -1;
 	server = fake_start();
-	snprintf(out_path, sizeof(out_path), "%s/out", fake_dir);
 	return 0;
 }
 
@@ -290,7 +234,6 @@ static int teardown(void **state)
 {
 	(void)state;
 	fake_stop(server);
-	unlink(out_path);
 	free(output);
 	return fake_teardown();
 }

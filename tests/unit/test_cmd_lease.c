@@ -1,56 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The commands about leases, against a daemon in another process: what they ask, print, and end with. */
+#include "cmd_test.h"
 #include "fakelease.h"
 
-#include "cmd.h"
-
 static pid_t server;
-static char out_path[96];
-static char *output; /* what the last command printed on stdout and stderr */
-
-static int run(int (*fn)(const struct cmd *cmd), const struct cmd *cmd)
-{
-	int fd = open(out_path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
-	int old[2] = { dup(1), dup(2) };
-	off_t size;
-	int code;
-
-	assert_true(fd >= 0 && old[0] >= 0 && old[1] >= 0);
-	fflush(stdout);
-	dup2(fd, 1);
-	dup2(fd, 2);
-	code = fn(cmd);
-	fflush(stdout);
-	dup2(old[0], 1);
-	dup2(old[1], 2);
-	close(old[0]);
-	close(old[1]);
-	size = lseek(fd, 0, SEEK_END);
-	free(output);
-	output = calloc(1, (size_t)size + 1);
-	assert_int_equal(pread(fd, output, (size_t)size, 0), size);
-	close(fd);
-	return code;
-}
-
-static void expect_output(const char *part)
-{
-	if (!strstr(output, part))
-		fail_msg("the output does not have \"%s\":\n%s", part, output);
-}
 
 static struct cmd ask(void)
 {
 	return (struct cmd){ .socket = fake_path, .timeout_ms = 20000, .header = true };
-}
-
-/* The next answer. */
-static void answer(const char *parameters)
-{
-	fake->n_bytes = (size_t)snprintf(fake->bytes, sizeof(fake->bytes), "{\"parameters\":%s}",
-					 parameters) +
-			1;
-	fake_be(FAKE_BYTES, 1);
 }
 
 #define HOLDER "\"holder\":{\"pid\":4711,\"uid\":1000,\"comm\":\"crawler\",\"cgroup\":\"/\"}"
@@ -69,7 +26,7 @@ static void test_leases(void **state)
 	struct cmd cmd = ask();
 
 	(void)state;
-	answer("{\"leases\":[" LEASE "," LEASE6 "]}");
+	FAKE_REPLIES("{\"leases\":[" LEASE "," LEASE6 "]}");
 	cmd.pool = "default";
 	cmd.proto = "tcp";
 	cmd.port = 41000;
@@ -196,12 +153,14 @@ static void test_sockets(void **state)
 	struct cmd cmd = ask();
 
 	(void)state;
-	answer("{\"sockets\":[{\"proto\":\"tcp\",\"local\":\"203.0.113.7\",\"lport\":41000,"
-	       "\"remote\":\"198.51.100.10\",\"rport\":80,\"state\":\"established\",\"uid\":1000,"
-	       "\"pid\":4711,\"comm\":\"curl\",\"cgroup\":null,\"inode\":9,\"pool\":\"default\","
-	       "\"lease\":17},{\"proto\":\"udp\",\"local\":\"203.0.113.7\",\"lport\":41001,"
-	       "\"remote\":null,\"rport\":null,\"state\":\"bound\",\"uid\":0,\"pid\":null,\"comm\":"
-	       "null,\"cgroup\":null,\"inode\":9,\"pool\":\"default\",\"lease\":null}]}");
+	FAKE_REPLIES(
+		"{\"sockets\":[{\"proto\":\"tcp\",\"local\":\"203.0.113.7\",\"lport\":41000,"
+		"\"remote\":\"198.51.100.10\",\"rport\":80,\"state\":\"established\",\"uid\":1000,"
+		"\"pid\":4711,\"comm\":\"curl\",\"cgroup\":null,\"inode\":9,\"pool\":\"default\","
+		"\"lease\":17},{\"proto\":\"udp\",\"local\":\"203.0.113.7\",\"lport\":41001,"
+		"\"remote\":null,\"rport\":null,\"state\":\"bound\",\"uid\":0,\"pid\":null,"
+		"\"comm\":"
+		"null,\"cgroup\":null,\"inode\":9,\"pool\":\"default\",\"lease\":null}]}");
 	assert_int_equal(run(cmd_sockets, &cmd), CMD_OK);
 	assert_string_equal(
 		output,
@@ -220,14 +179,16 @@ static void test_who(void **state)
 	cmd.n_operands = 1;
 	cmd.proto = "tcp";
 	cmd.at = "2026-11-24T12:30:00+02:00";
-	answer("{\"records\":[{\"what\":\"lease\",\"pool\":\"default\",\"address\":\"203.0.113.7\","
-	       "\"first\":41000,\"last\":41063,\"proto\":\"tcp\",\"id\":17," HOLDER
-	       ",\"name\":\"fetch\",\"began\":\"B\",\"ended\":\"E\",\"why\":\"released\"},{"
-	       "\"what\":"
-	       "\"slice\",\"pool\":\"default\",\"address\":\"203.0.113.7\",\"first\":40960,"
-	       "\"last\":"
-	       "43007,\"proto\":null,\"id\":null,\"holder\":null,\"name\":null,\"began\":\"A\","
-	       "\"ended\":null,\"why\":\"\"}]}");
+	FAKE_REPLIES(
+		"{\"records\":[{\"what\":\"lease\",\"pool\":\"default\",\"address\":\"203.0.113."
+		"7\","
+		"\"first\":41000,\"last\":41063,\"proto\":\"tcp\",\"id\":17," HOLDER
+		",\"name\":\"fetch\",\"began\":\"B\",\"ended\":\"E\",\"why\":\"released\"},{"
+		"\"what\":"
+		"\"slice\",\"pool\":\"default\",\"address\":\"203.0.113.7\",\"first\":40960,"
+		"\"last\":"
+		"43007,\"proto\":null,\"id\":null,\"holder\":null,\"name\":null,\"began\":\"A\","
+		"\"ended\":null,\"why\":\"\"}]}");
 	assert_int_equal(run(cmd_who, &cmd), CMD_OK);
 	assert_string_equal(fake->params,
 			    "{\"address\":\"203.0.113.7\",\"at\":\"2026-11-24T10:30:00.000Z\","
@@ -314,13 +275,13 @@ static void test_monitor(void **state)
 	struct cmd cmd = ask();
 
 	(void)state;
-	answer("{\"time\":\"T\",\"event\":\"lease\",\"pool\":\"default\",\"proto\":\"tcp\","
-	       "\"lease\":" LEASE ",\"text\":\"granted 203.0.113.7:41000-41063\"}");
+	FAKE_REPLIES("{\"time\":\"T\",\"event\":\"lease\",\"pool\":\"default\",\"proto\":\"tcp\","
+		     "\"lease\":" LEASE ",\"text\":\"granted 203.0.113.7:41000-41063\"}");
 	assert_int_equal(run(cmd_monitor, &cmd), CMD_OK);
 	assert_string_equal(output,
 			    "T lease granted 203.0.113.7:41000-41063 tcp shared, lease 17 of "
 			    "pool default, crawler (pid 4711, uid 1000), fetch\n");
-	answer("{\"time\":\"T\",\"event\":\"unleased\",\"pool\":\"default\"," HOLDER "}");
+	FAKE_REPLIES("{\"time\":\"T\",\"event\":\"unleased\",\"pool\":\"default\"," HOLDER "}");
 	assert_int_equal(run(cmd_monitor, &cmd), CMD_OK);
 	assert_string_equal(output, "T unleased pool=default by crawler (pid 4711, uid 1000)\n");
 }
@@ -356,7 +317,7 @@ static void test_exec(void **state)
 	cmd.pool = "default";
 	cmd.request.count = 4;
 	exec_words = look;
-	answer("{\"lease\":" LEASE ",\"cgroup\":\"/sluice/17\"}");
+	FAKE_REPLIES("{\"lease\":" LEASE ",\"cgroup\":\"/sluice/17\"}");
 	assert_int_equal(run(exec_child, &cmd), 17);
 	assert_string_equal(fake->params, "{\"pool\":\"default\",\"ports\":4}");
 	/* Nothing of ours is open in there. */
@@ -365,12 +326,12 @@ static void test_exec(void **state)
 	cmd.request.count = 0;
 	cmd.pool = NULL;
 	exec_words = none;
-	answer("{\"lease\":" LEASE ",\"cgroup\":\"/sluice/17\"}");
+	FAKE_REPLIES("{\"lease\":" LEASE ",\"cgroup\":\"/sluice/17\"}");
 	assert_int_equal(run(exec_child, &cmd), 127);
 	assert_string_equal(fake->params, "{\"id\":17}");
 	expect_output("sluice: /nonexistent/program: No such file or directory\n");
 	exec_words = dir;
-	answer("{\"lease\":" LEASE ",\"cgroup\":\"/sluice/17\"}");
+	FAKE_REPLIES("{\"lease\":" LEASE ",\"cgroup\":\"/sluice/17\"}");
 	assert_int_equal(run(exec_child, &cmd), 126);
 	/* Refused: the program does not run. */
 	exec_words = look;
@@ -386,7 +347,6 @@ static int setup(void **state)
 	(void)state;
 	if (fake_setup() < 0)
 		return -1;
-	snprintf(out_path, sizeof(out_path), "%s/out", fake_dir);
 	server = fake_start();
 	return 0;
 }
@@ -395,7 +355,6 @@ static int teardown(void **state)
 {
 	(void)state;
 	free(output);
-	unlink(out_path);
 	fake_stop(server);
 	return fake_teardown();
 }

@@ -101,8 +101,29 @@ static void test_defaults(void **state)
 	assert_int_equal(p->mapping[SLUICE_TCP], SLUICE_OVERLOAD);
 	assert_int_equal(p->mapping[SLUICE_UDP], SLUICE_EIM);
 	assert_int_equal(p->mapping[SLUICE_ICMP], SLUICE_EIM);
-	assert_int_equal(p->filtering, SLUICE_FILTER_ADDRESS);
+	assert_int_equal(p->filtering[SLUICE_TCP], SLUICE_FILTER_ADDRESS);
+	assert_int_equal(p->filtering[SLUICE_UDP], SLUICE_FILTER_ADDRESS);
 	assert_int_equal(p->unleased, SLUICE_UNLEASED_REPORT);
+	assert_int_equal(p->filtering[SLUICE_ICMP], SLUICE_FILTER_ADDRESS);
+	assert_int_equal(p->ports_per_client, 0);
+	assert_int_equal(p->states_per_client, 0);
+	assert_int_equal(p->flows_per_second, 0);
+	assert_int_equal(p->flows_burst, 0);
+	assert_true(p->paired);
+	assert_true(p->hairpin);
+	assert_false(p->inbound_refresh);
+	assert_false(p->short_timers);
+	assert_int_equal(p->mss_clamp, 0);
+	assert_int_equal(p->ipv4_id, SLUICE_ID_SLICE);
+	assert_int_equal(p->n_interfaces, 0);
+	assert_int_equal(p->timers.tcp_established, 7440);
+	assert_int_equal(p->timers.tcp_opening, 240);
+	assert_int_equal(p->timers.tcp_closing, 240);
+	assert_int_equal(p->timers.tcp_time_wait, 120);
+	assert_int_equal(p->timers.tcp_reset, 240);
+	assert_int_equal(p->timers.udp, 300);
+	assert_int_equal(p->timers.udp_short, 30);
+	assert_int_equal(p->timers.icmp, 60);
 	config_free(c);
 }
 
@@ -131,8 +152,16 @@ static void test_everything(void **state)
 				 "  tcp-mapping = endpoint-independent\n"
 				 "  udp-mapping = overload\n"
 				 "  filtering = endpoint-independent\n"
+				 "  tcp-filtering = address-port-dependent\n"
+				 "  pairing = arbitrary hairpin = off\n"
+				 "  interfaces = { lan0, 'lan.7' }\n"
 				 "  unleased = deny\n"
-				 "  ports-per-client = 0\n"
+				 "  ports-per-client = 1000 states-per-client = 2000\n"
+				 "  flows-per-second = 50 flows-burst = 200\n"
+				 "  mss-clamp = 1360 ipv4-id = set-df\n"
+				 "  tcp-established = 7441 tcp-opening = 241 tcp-closing = 242\n"
+				 "  tcp-time-wait = 121 tcp-reset = 243 udp-timeout = 123\n"
+				 "  udp-short-timeout = 7 icmp-timeout = 61 inbound-refresh = yes\n"
 				 "  tags = { \"geo=DE\", \"class=x y\" }\n"
 				 "}\n");
 	const struct config_pool *p = &c->pools[0];
@@ -181,8 +210,29 @@ static void test_everything(void **state)
 	assert_int_equal(p->mapping[SLUICE_TCP], SLUICE_EIM);
 	assert_int_equal(p->mapping[SLUICE_UDP], SLUICE_OVERLOAD);
 	assert_int_equal(p->mapping[SLUICE_ICMP], SLUICE_EIM);
-	assert_int_equal(p->filtering, SLUICE_FILTER_NONE);
+	assert_int_equal(p->filtering[SLUICE_TCP], SLUICE_FILTER_PORT);
+	assert_int_equal(p->filtering[SLUICE_UDP], SLUICE_FILTER_NONE);
 	assert_int_equal(p->unleased, SLUICE_UNLEASED_DENY);
+	assert_int_equal(p->ports_per_client, 1000);
+	assert_int_equal(p->states_per_client, 2000);
+	assert_int_equal(p->flows_per_second, 50);
+	assert_int_equal(p->flows_burst, 200);
+	assert_false(p->paired);
+	assert_false(p->hairpin);
+	assert_true(p->inbound_refresh);
+	assert_int_equal(p->mss_clamp, 1360);
+	assert_int_equal(p->ipv4_id, SLUICE_ID_SET_DF);
+	assert_int_equal(p->n_interfaces, 2);
+	assert_string_equal(p->interfaces[0], "lan0");
+	assert_string_equal(p->interfaces[1], "lan.7");
+	assert_int_equal(p->timers.tcp_established, 7441);
+	assert_int_equal(p->timers.tcp_opening, 241);
+	assert_int_equal(p->timers.tcp_closing, 242);
+	assert_int_equal(p->timers.tcp_time_wait, 121);
+	assert_int_equal(p->timers.tcp_reset, 243);
+	assert_int_equal(p->timers.udp, 123);
+	assert_int_equal(p->timers.udp_short, 7);
+	assert_int_equal(p->timers.icmp, 61);
 	assert_int_equal(p->n_tags, 2);
 	assert_string_equal(p->tags[0], "geo=DE");
 	assert_string_equal(p->tags[1], "class=x y");
@@ -220,6 +270,77 @@ static void test_ipv6(void **state)
 	config_free(c);
 }
 
+static const struct config_pool *policy(struct config **ret, const char *keys)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text), "uplinks = wan pool p { addresses = 192.0.2.1 %s }", keys);
+	*ret = parse(text);
+	return &(*ret)->pools[0];
+}
+
+static void test_policy(void **state)
+{
+	const struct config_pool *p;
+	struct config *c;
+
+	(void)state;
+	/* A burst is a second's worth. */
+	p = policy(&c, "flows-per-second = 9");
+	assert_int_equal(p->flows_burst, 9);
+	config_free(c);
+	/* The short times, and one that is named; nothing is too short now. */
+	p = policy(&c, "udp-timeout = 1 short-timers = true");
+	assert_int_equal(p->timers.udp, 1);
+	assert_int_equal(p->timers.tcp_established, 1800);
+	assert_int_equal(p->timers.tcp_opening, 30);
+	assert_int_equal(p->timers.tcp_closing, 30);
+	assert_int_equal(p->timers.tcp_time_wait, 60);
+	assert_int_equal(p->timers.tcp_reset, 10);
+	assert_int_equal(p->timers.udp_short, 15);
+	assert_int_equal(p->timers.icmp, 30);
+	config_free(c);
+	/* The shortest and the longest without it. */
+	p = policy(&c,
+		   "udp-timeout = 120 icmp-timeout = 60 tcp-established = 7440 tcp-time-wait = 120 "
+		   "tcp-opening = 240 tcp-closing = 65535 tcp-reset = 240 udp-short-timeout = 1");
+	assert_int_equal(p->timers.udp, 120);
+	assert_int_equal(p->timers.tcp_closing, 65535);
+	config_free(c);
+	p = policy(&c, "mss-clamp = auto ipv4-id = keep udp-filtering = address-port-dependent");
+	assert_int_equal(p->mss_clamp, SLUICE_MSS_AUTO);
+	assert_int_equal(p->ipv4_id, SLUICE_ID_KEEP);
+	assert_int_equal(p->filtering[SLUICE_UDP], SLUICE_FILTER_PORT);
+	assert_int_equal(p->filtering[SLUICE_TCP], SLUICE_FILTER_ADDRESS);
+	config_free(c);
+	p = policy(&c,
+		   "mss-clamp = 0 ipv4-id = slice ports-per-client = 65535 flows-per-second = 0");
+	assert_int_equal(p->mss_clamp, 0);
+	assert_int_equal(p->flows_burst, 0);
+	config_free(c);
+}
+
+/* The same clients in pools whose interfaces differ, and pools that share theirs. */
+static void test_interfaces(void **state)
+{
+	struct config *c = parse(
+		"uplinks = wan\n"
+		"pool a { addresses = 192.0.2.1 clients = 10.0.0.0/8 }\n"
+		"pool b { addresses = 192.0.2.2 clients = 10.0.0.0/8 interfaces = { l1, l2 } }\n"
+		"pool c { addresses = 192.0.2.3 clients = 10.1.0.0/16 interfaces = l3 }\n"
+		"pool d { addresses = 192.0.2.4 clients = 11.0.0.0/8 interfaces = { l2, l1 } }\n");
+
+	(void)state;
+	assert_int_equal(c->pools[0].n_clients, 1);
+	assert_int_equal(c->pools[1].n_clients, 1);
+	assert_prefix(&c->pools[1].clients[0], "10.0.0.0/8");
+	assert_prefix(&c->pools[2].clients[0], "10.1.0.0/16");
+	assert_true(config_same_interfaces(&c->pools[1], &c->pools[3]));
+	assert_false(config_same_interfaces(&c->pools[1], &c->pools[2]));
+	assert_false(config_same_interfaces(&c->pools[0], &c->pools[2]));
+	config_free(c);
+}
+
 static void test_values(void **state)
 {
 	static const struct {
@@ -243,7 +364,8 @@ static void test_values(void **state)
 			 "icmp-rate = 100000 pool p { addresses = 192.0.2.1 %s }",
 			 cases[i].text);
 		c = parse(text);
-		assert_int_equal(c->pools[0].filtering, cases[i].filtering);
+		assert_int_equal(c->pools[0].filtering[SLUICE_TCP], cases[i].filtering);
+		assert_int_equal(c->pools[0].filtering[SLUICE_UDP], cases[i].filtering);
 		assert_int_equal(c->pools[0].unleased, cases[i].unleased);
 		assert_int_equal(c->fleet.ttl_s, 86400);
 		assert_int_equal(c->max_flows, 16777216);
@@ -681,7 +803,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_values),       cmocka_unit_test(test_ipv6),
+		cmocka_unit_test(test_values),       cmocka_unit_test(test_policy),
+		cmocka_unit_test(test_interfaces),   cmocka_unit_test(test_ipv6),
 		cmocka_unit_test(test_held),         cmocka_unit_test(test_text),
 		cmocka_unit_test(test_lease_limits), cmocka_unit_test(test_warnings),
 		cmocka_unit_test(test_no_pool),      cmocka_unit_test(test_metrics),

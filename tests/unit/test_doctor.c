@@ -2,10 +2,14 @@
 /* What is found about a machine, and how findings are told. */
 #include "doctor.h"
 
+#include <cap-ng.h>
 #include <errno.h>
 #include <jansson.h>
+#include <sys/wait.h>
 
+#include "cmd_test.h"
 #include "host_test.h"
+#include "kernelhas.h"
 
 static struct doctor_facts machine(void)
 {
@@ -20,6 +24,7 @@ static struct doctor_facts machine(void)
 		.bpf = true,
 		.perfmon = true,
 		.net_raw = true,
+		.chown = true,
 		.conntrack = -ENOENT,
 	};
 }
@@ -94,8 +99,15 @@ static void test_machine(void **state)
 		assert_int_equal(diagnosed(&f, "kernel.jit", s, ""), 0);
 		assert_int_equal(diagnosed(&f, "kernel.unprivileged_bpf", s, ""), 0);
 	}
+}
 
-	f = machine();
+/* What is missing, by who looks and what the configuration says. */
+static void test_capabilities(void **state)
+{
+	struct doctor_facts f = machine();
+	struct doctor_facts none = { .release = "6.18.44" };
+
+	(void)state;
 	f.net_raw = false;
 	f.bpf = false;
 	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "CAP_BPF CAP_NET_RAW"), 1);
@@ -104,6 +116,100 @@ static void test_machine(void **state)
 	f.perfmon = true;
 	f.euid = 1000;
 	assert_int_equal(diagnosed(&f, "capabilities", FINDING_INFO, "CAP_BPF CAP_NET_RAW"), 1);
+
+	f = machine();
+	f.chown = false;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "lacks CAP_CHOWN"), 1);
+	f.watch_only = true;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "lacks CAP_CHOWN"), 1);
+
+	/* Nobody is answered by who only watches. */
+	f = machine();
+	f.net_raw = false;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "lacks CAP_NET_RAW"), 1);
+	f.watch_only = true;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_OK, ""), 1);
+
+	/* To enter a namespace, and for a module's types; the kernel's own anybody may read. */
+	f = machine();
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_OK, ""), 1);
+	f.watch_bpf = true;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_OK, ""), 1);
+	f.conntrack_module = true;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_WARN, "CAP_SYS_ADMIN"), 1);
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_OK, ""), 0);
+	f.watch_bpf = false;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_OK, ""), 1);
+	f.enters = true;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_ERROR, "lacks CAP_SYS_ADMIN"), 1);
+	f.watch_bpf = f.sys_admin = true;
+	assert_int_equal(diagnosed(&f, "capabilities", FINDING_OK, ""), 1);
+
+	none.enters = true;
+	assert_int_equal(diagnosed(&none, "capabilities", FINDING_ERROR,
+				   "lacks CAP_NET_ADMIN CAP_BPF CAP_PERFMON CAP_NET_RAW CAP_CHOWN "
+				   "CAP_SYS_ADMIN"),
+			 1);
+}
+
+/* What a configuration makes of what is needed. */
+static void test_config(void **state)
+{
+	static const struct {
+		const char *text;
+		bool watch_only, enters, watch_bpf;
+	} cases[] = {
+		{ "", true, false, true },
+		{ "watch { netns = { } }", true, false, false },
+		{ "watch { netns = { \"\", \"blue\" } }", true, true, true },
+		{ "watch { sources = { \"ctnetlink\" } }", true, false, false },
+		{ "pool p { addresses = { \"203.0.113.7\" } clients = { \"10.0.0.0/8\" } }", false,
+		  false, true },
+	};
+	struct doctor_facts f;
+
+	(void)state;
+	for (size_t i = 0; i < N(cases); i++) {
+		struct errtext err = { 0 };
+		struct config *c;
+		char text[256];
+
+		snprintf(text, sizeof(text), "uplinks = { \"wan\" }\n%s\n", cases[i].text);
+		if (config_parse("test", text, strlen(text), &c, &err) < 0)
+			fail_msg("%s", err.s);
+		doctor_read(c, &f);
+		assert_int_equal(f.watch_only, cases[i].watch_only);
+		assert_int_equal(f.enters, cases[i].enters);
+		assert_int_equal(f.watch_bpf, cases[i].watch_bpf);
+		assert_int_equal(!*f.bpffs, cases[i].watch_only);
+		config_free(c);
+	}
+	doctor_read(NULL, &f);
+	assert_false(f.watch_only || f.enters || f.watch_bpf);
+}
+
+/* Capabilities that this process does not have are seen to be missing. */
+static void test_capabilities_read(void **state)
+{
+	struct doctor_facts before, after;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	doctor_read(NULL, &before);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		capng_clear(CAPNG_SELECT_CAPS);
+		capng_apply(CAPNG_SELECT_CAPS);
+		doctor_read(NULL, &after);
+		_exit(after.chown || after.sys_admin || after.net_raw || after.bpf);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	capng_get_caps_process();
+	assert_int_equal(before.chown, capng_have_capability(CAPNG_EFFECTIVE, CAP_CHOWN));
+	assert_int_equal(before.sys_admin, capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN));
 }
 
 static void test_nat(void **state)
@@ -133,6 +239,47 @@ static void test_nat(void **state)
 	assert_int_equal(diagnosed(&f, "nat.rules", FINDING_OK, ""), 0);
 	f.nat_legacy = 1;
 	assert_int_equal(diagnosed(&f, "nat.rules", FINDING_WARN, "old iptables"), 1);
+}
+
+/* What a kernel lacks is told with what is done instead; what could not be seen is not guessed. */
+static void test_features(void **state)
+{
+	static const struct {
+		const char *id, *instead;
+	} says[KERNEL_FEATURES] = {
+		[KERNEL_NETFILTER] = { "kernel.netfilter", "ctnetlink alone" },
+		[KERNEL_PORT_RANGE] = { "kernel.port_range", "bound to one port" },
+		[KERNEL_BOUND] = { "kernel.bound", "tried by binding" },
+		[KERNEL_PEERPIDFD] = { "kernel.peerpidfd", "opened by its number" },
+	};
+	struct findings fs = { 0 };
+	struct kernel_has k;
+
+	(void)state;
+	for (int lacks = -1; lacks < KERNEL_FEATURES; lacks++) {
+		for (int i = 0; i < KERNEL_FEATURES; i++)
+			k.has[i] = i != lacks;
+		kernel_has_judge(&k, &fs);
+		assert_int_equal(fs.n, KERNEL_FEATURES);
+		for (int i = 0; i < KERNEL_FEATURES; i++) {
+			assert_int_equal(count(&fs, says[i].id, FINDING_OK, "later)"), i != lacks);
+			assert_int_equal(count(&fs, says[i].id, FINDING_INFO, says[i].instead),
+					 i == lacks);
+		}
+		findings_done(&fs);
+	}
+	k.has[KERNEL_NETFILTER] = -EPERM;
+	k.has[KERNEL_BOUND] = -EMFILE;
+	kernel_has_judge(&k, &fs);
+	assert_int_equal(count(&fs, "kernel.netfilter", FINDING_INFO, "can't be found out"), 1);
+	assert_int_equal(count(&fs, "kernel.bound", FINDING_INFO, "Too many open files"), 1);
+	findings_done(&fs);
+
+	/* This very kernel: whatever it has, each can be told, but for what takes privileges. */
+	kernel_has_read(&k);
+	for (int i = 0; i < KERNEL_FEATURES; i++)
+		assert_true(k.has[i] == 0 || k.has[i] == 1 ||
+			    (i == KERNEL_NETFILTER && k.has[i] == -EPERM));
 }
 
 static char *printed(const struct findings *fs, bool json, int *ret_exit)
@@ -226,12 +373,47 @@ static void test_run_here(void **state)
 	findings_done(&fs);
 }
 
+/* The command: with the daemon down it says what to start, and that goes by the configuration. */
+static void test_command(void **state)
+{
+	static const struct {
+		const char *text, *says;
+	} cases[] = {
+		{ "watch { netns = { \"\" } }", "-> start it: systemctl start sluiced-watch\n" },
+		{ "uplinks = { \"no-such-link\" }\n"
+		  "pool p { addresses = { \"203.0.113.7\" } clients = { \"10.0.0.0/8\" } }",
+		  "-> start it: systemctl start sluiced\n" },
+	};
+	char dir[] = "/tmp/sluice-test-XXXXXX", file[64], sock[64];
+	struct cmd cmd = { .file = file, .socket = sock, .timeout_ms = 20000 };
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(file, sizeof(file), "%s/sluice.conf", dir);
+	snprintf(sock, sizeof(sock), "%s/control.sock", dir);
+	for (size_t i = 0; i < N(cases); i++) {
+		FILE *f = fopen(file, "w");
+
+		assert_non_null(f);
+		fprintf(f, "%s\n", cases[i].text);
+		fclose(f);
+		run(cmd_doctor, &cmd);
+		expect_output("is valid\n");
+		expect_output(cases[i].says);
+	}
+	free(output);
+	unlink(file);
+	rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_kernel),   cmocka_unit_test(test_machine),
-		cmocka_unit_test(test_nat),      cmocka_unit_test(test_print),
-		cmocka_unit_test(test_run_here),
+		cmocka_unit_test(test_kernel),       cmocka_unit_test(test_machine),
+		cmocka_unit_test(test_capabilities), cmocka_unit_test(test_capabilities_read),
+		cmocka_unit_test(test_config),       cmocka_unit_test(test_nat),
+		cmocka_unit_test(test_features),     cmocka_unit_test(test_print),
+		cmocka_unit_test(test_run_here),     cmocka_unit_test(test_command),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

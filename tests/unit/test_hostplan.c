@@ -336,7 +336,18 @@ static void test_uplinks(void **state)
 
 	host_init(&h);
 	h.f.uplinks[0].arptype = ARPHRD_LOOPBACK;
-	assert_int_equal(judged(&h, "uplink", FINDING_ERROR, "wan is not Ethernet"), 1);
+	assert_int_equal(
+		judged(&h, "uplink", FINDING_ERROR, "wan is of link type 772, which can't"), 1);
+
+	/* No link-layer header, no ARP. */
+	host_init(&h);
+	h.f.uplinks[0].arptype = ARPHRD_NONE;
+	h.f.uplinks[0].arp_ignore = (struct host_conf){ 0, 0 };
+	h.f.uplinks[0].arp_announce = (struct host_conf){ 0, 0 };
+	assert_changes(&h, "");
+	assert_int_equal(judged(&h, "uplink", FINDING_OK, "wan has no link-layer header"), 1);
+	assert_int_equal(judged(&h, "sysctl.arp_ignore", FINDING_WARN, ""), 0);
+	assert_int_equal(judged(&h, "sysctl.arp_announce", FINDING_WARN, ""), 0);
 
 	host_init(&h);
 	h.f.uplinks[0].enslaved = true;

@@ -61,8 +61,18 @@ static void test_policy(void **state)
 	world_init(&w);
 	pool = world_pool(&w, "p", 64);
 	pool_addrs(pool, 1, 1);
-	pool->filtering = SLUICE_FILTER_NONE;
+	pool->filtering[SLUICE_UDP] = SLUICE_FILTER_NONE;
 	pool->unleased = SLUICE_UNLEASED_DENY;
+	pool->timers.udp = 123;
+	pool->ports_per_client = 1000;
+	pool->states_per_client = 2000;
+	pool->flows_per_second = 30;
+	pool->flows_burst = 40;
+	pool->mss_clamp = 1360;
+	pool->ipv4_id = SLUICE_ID_SET_DF;
+	pool->hairpin = true;
+	pool->inbound_refresh = true;
+	pool->paired = true;
 	p = world_plan(&w, NULL);
 	row = &p->pools[plan_pool_row(p, "p")];
 
@@ -79,9 +89,28 @@ static void test_policy(void **state)
 	assert_int_equal(row->timers.tcp_closing, 240);
 	assert_int_equal(row->timers.tcp_time_wait, 120);
 	assert_int_equal(row->timers.tcp_reset, 240);
-	assert_int_equal(row->timers.udp, 300);
+	assert_int_equal(row->timers.udp, 123);
 	assert_int_equal(row->timers.udp_short, 30);
 	assert_int_equal(row->timers.icmp, 60);
+	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++)
+		assert_int_equal(row->client_ports[l4], 1000);
+	assert_int_equal(row->client_states, 2000);
+	assert_int_equal(row->client_rate, 30);
+	assert_int_equal(row->client_burst, 40);
+	assert_int_equal(row->mss, 1360);
+	assert_int_equal(row->id_mode, SLUICE_ID_SET_DF);
+	assert_int_equal(row->hairpin, 1);
+	assert_int_equal(row->inbound_refresh, 1);
+	/* A single address needs no pairing; two of a family do. */
+	assert_int_equal(row->pairing, SLUICE_PAIRING_ARBITRARY);
+	plan_free(p);
+	pool_addrs(pool, 2, 1);
+	p = world_plan(&w, NULL);
+	assert_int_equal(p->pools[0].pairing, SLUICE_PAIRING_PAIRED);
+	plan_free(p);
+	pool->paired = false;
+	p = world_plan(&w, NULL);
+	assert_int_equal(p->pools[0].pairing, SLUICE_PAIRING_ARBITRARY);
 	plan_free(p);
 
 	pool->mapping[SLUICE_ICMP] = SLUICE_OVERLOAD;
@@ -183,6 +212,79 @@ static void test_prefixes6(void **state)
 		plan_free(p);
 		world_done(&w);
 	}
+}
+
+static uint32_t zone_of_client(const struct plan *p, const char *pool)
+{
+	for (size_t i = 0; i < p->n_clients; i++)
+		if ((int)p->clients[i].value == plan_pool_row(p, pool))
+			return p->clients[i].key.pool;
+	fail_msg("pool %s has no clients", pool);
+	return 0;
+}
+
+static uint32_t zone_of_interface(const struct plan *p, const char *name)
+{
+	for (size_t i = 0; i < p->n_zones; i++)
+		if (!strcmp(p->zones[i].interface, name))
+			return p->zones[i].zone;
+	return 0;
+}
+
+/* Zones: one for each set of interfaces, with a number that stays whatever happens to the others. */
+static void test_zones(void **state)
+{
+	char l1[] = "l1", l2[] = "l2", l3[] = "l3", l4[] = "l4";
+	char *one[] = { l1, l2 }, *other[] = { l2, l1 }, *two[] = { l3 }, *three[] = { l4 };
+	static const char *const names[] = { "a", "b", "c", "d" };
+	static struct world w, v;
+	struct plan *p, *q;
+	uint32_t zone_b, zone_d;
+
+	(void)state;
+	world_init(&w);
+	for (uint32_t i = 0; i < 4; i++) {
+		struct config_pool *pool = world_pool(&w, names[i], 2048);
+
+		pool_addrs(pool, 1 + i, 1);
+		pool_prefix(&pool->clients, &pool->n_clients, i == 2 ? "11.0.0.0/8" : "10.0.0.0/8");
+		pool->interfaces = i == 1 ? one : i == 2 ? other : two;
+		pool->n_interfaces = i == 0 ? 0 : i == 3 ? 1 : 2;
+	}
+	p = world_plan(&w, NULL);
+	assert_int_equal(p->n_clients, 4);
+	zone_b = zone_of_client(p, "b");
+	zone_d = zone_of_client(p, "d");
+	assert_int_equal(zone_of_client(p, "a"), 0);
+	assert_int_equal(zone_of_client(p, "c"), zone_b);
+	assert_int_not_equal(zone_b, 0);
+	assert_int_not_equal(zone_d, 0);
+	assert_int_not_equal(zone_b, zone_d);
+	assert_int_equal(p->n_zones, 3);
+	assert_int_equal(zone_of_interface(p, "l1"), zone_b);
+	assert_int_equal(zone_of_interface(p, "l2"), zone_b);
+	assert_int_equal(zone_of_interface(p, "l3"), zone_d);
+	/* Without b and c, and d with other interfaces: its number stays. A new pool does not get the one of b at once. */
+	world_init(&v);
+	for (uint32_t i = 0; i < 2; i++) {
+		struct config_pool *pool = world_pool(&v, i ? "d" : "e", 2048);
+
+		pool_addrs(pool, 4 + i, 1);
+		pool_prefix(&pool->clients, &pool->n_clients, "10.0.0.0/8");
+		pool->interfaces = i ? three : one;
+		pool->n_interfaces = i ? 1 : 2;
+	}
+	q = world_plan(&v, p);
+	assert_int_equal(zone_of_client(q, "d"), zone_d);
+	assert_int_equal(zone_of_interface(q, "l4"), zone_d);
+	assert_int_equal(zone_of_interface(q, "l3"), 0);
+	assert_int_not_equal(zone_of_client(q, "e"), zone_b);
+	assert_int_not_equal(zone_of_client(q, "e"), zone_d);
+	assert_int_not_equal(zone_of_client(q, "e"), 0);
+	plan_free(p);
+	plan_free(q);
+	world_done(&w);
+	world_done(&v);
 }
 
 static void test_pool_rows(void **state)
@@ -422,6 +524,7 @@ int main(void)
 		cmocka_unit_test(test_policy),
 		cmocka_unit_test(test_prefixes),
 		cmocka_unit_test(test_prefixes6),
+		cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_pool_rows),
 		cmocka_unit_test(test_epochs),
 		cmocka_unit_test(test_reuse_when_full),
