@@ -19,6 +19,17 @@
  */
 #define KEYED static __noinline
 
+/*
+ * A size less one, for helpers that want a size that is known to be more than zero: below a bound, and plus one, it is. Verifiers before 6.8 learn nothing
+ * from n != 0.
+ */
+#define LESS_ONE(n)                                 \
+	({                                          \
+		__u32 less_one_ = (n)-1;            \
+		asm volatile("" : "+r"(less_one_)); \
+		less_one_;                          \
+	})
+
 /* Pass to whatever else is attached (TCX_NEXT and TC_ACT_UNSPEC are both -1). */
 #define VERDICT_PASS TC_ACT_UNSPEC
 #define VERDICT_DROP TC_ACT_SHOT

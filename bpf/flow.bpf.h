@@ -354,7 +354,7 @@ KEYED bool fwd_reclaim(const struct sluice_flow_key *fk, struct sluice_flow *f)
 /*
  * Note what TCP flags one direction sends. peer: what the other one has sent. A packet without SYN, FIN or RST after both
  * FINs is taken for the acknowledgement that ends the connection. A RST counts only until its sender goes on talking (RFC 6146 3.5.2.2, state
- * TRANS): its sequence number is not looked at, so it may be a stranger's.
+ * TRANS); which ones are looked at at all see tcp.bpf.h.
  */
 static __always_inline void tcp_note(__u8 *own, __u8 peer, __u8 flags)
 {

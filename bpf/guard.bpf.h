@@ -6,6 +6,7 @@
 #ifndef GUARD_BPF_H
 #define GUARD_BPF_H
 
+#include "frag.bpf.h"
 #include "icmp.bpf.h"
 #include "own.bpf.h"
 
@@ -130,7 +131,7 @@ static __always_inline int from_exec(struct __sk_buff *skb, struct work *w,
 		if (step == STEP_NONE || step == SLUICE_DROP_no_flow)
 			return VERDICT_PASS;
 		if (step == STEP_OK)
-			return verdict_out(skb, pool_row);
+			return leaves(skb, p, pool_row);
 		return verdict_drop(skb, p, pool_row, step);
 	}
 	if (!e)
@@ -151,7 +152,7 @@ static __always_inline int from_exec(struct __sk_buff *skb, struct work *w,
 	step = flow_new(skb, p, SLUICE_ZONE_LOCAL, pool_row, e->slice);
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
-	return verdict_out(skb, pool_row);
+	return leaves(skb, p, pool_row);
 }
 
 /*
@@ -186,6 +187,11 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct work *w)
 		p->now = now_get();
 		step = error_made_here(skb, p);
 		if (step != VERDICT_OPEN)
+			return step;
+	}
+	if (p->frag == FRAG_LATER) {
+		step = frag_later(skb, p, SLUICE_FRAG_LOCAL);
+		if (step != FRAG_UNKNOWN)
 			return step;
 	}
 	if (!ar)
@@ -227,37 +233,37 @@ static __always_inline int from_socket(struct __sk_buff *skb, struct work *w)
 	if (!eim || mixed)
 		own = own_found(p);
 	if (own == OWN_GO)
-		return verdict_out(skb, pool_row);
+		return leaves(skb, p, pool_row);
 	/* Moved before? Then go on so. Or a mark of a port: then it is not changed. */
 	f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, eim);
 	if (!f && mixed)
 		f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, !eim);
 	step = f ? flow_out(skb, p, fk, f) : STEP_NONE;
 	if (step == STEP_OK)
-		return verdict_out(skb, pool_row);
+		return leaves(skb, p, pool_row);
 	if (step != STEP_NONE)
 		return verdict_drop(skb, p, pool_row, step);
 	if (own == OWN_NONE)
 		own = own_claim(skb, p, row, sl, eim, mixed);
 	if (own == OWN_GO)
-		return verdict_out(skb, pool_row);
+		return leaves(skb, p, pool_row);
 	if (own == OWN_FULL)
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_table_full);
 	step = flow_new(skb, p, SLUICE_ZONE_LOCAL, pool_row, row);
 	/* NAT's entry may be gone by now: it gives way when it sees the socket. */
 	if (step == SLUICE_DROP_no_port && own_claim(skb, p, row, sl, eim, mixed) == OWN_GO)
-		return verdict_out(skb, pool_row);
+		return leaves(skb, p, pool_row);
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
 	f = fwd_find(fk, p, SLUICE_ZONE_LOCAL, eim);
 	/* Another CPU has just marked the port for the same socket. */
 	if (f && f->port == p->sport)
-		return verdict_out(skb, pool_row);
+		return leaves(skb, p, pool_row);
 	p->moved = f ? f->port : 0;
 	if (st)
 		st->resolved++;
 	event_send(skb, p, SLUICE_EVENT_RESOLVED, pool_row);
-	return verdict_out(skb, pool_row);
+	return leaves(skb, p, pool_row);
 }
 
 #endif

@@ -11,14 +11,16 @@
 #define ICMP_BPF_H
 
 #include "out.bpf.h"
+#include "zone.bpf.h"
 
 /*
  * So much of a quote is read. IPv6's header, as many extension headers as are walked, and TCP's header fit in. Two of it are as much as bpf_csum_diff() takes, which wants
  * multiples of four.
  */
-#define QUOTE_MAX     256
-#define QUOTE_L4_MAX  (QUOTE_MAX - 20)
-#define QUOTE_L4_LEAST 8 /* bytes of the quoted transport header: ports, or the id of an echo (RFC 792) */
+#define QUOTE_MAX    256
+#define QUOTE_L4_MAX (QUOTE_MAX - 20)
+#define QUOTE_L4_LEAST \
+	8 /* bytes of the quoted transport header: ports, or the id of an echo (RFC 792) */
 
 /* The checksum is taken in pieces. The longest message is as long as an IP packet. */
 #define PIECE      256
@@ -127,7 +129,7 @@ static __always_inline int quote_v6(struct quote *q)
 GLOBAL int quote_read(struct __sk_buff *skb, const struct pkt *p)
 {
 	struct quote *q = quote_row();
-	__u32 n, off;
+	__u32 n, off, less;
 	__be16 *l4;
 	int step;
 
@@ -144,7 +146,9 @@ GLOBAL int quote_read(struct __sk_buff *skb, const struct pkt *p)
 	if (n > QUOTE_MAX)
 		n = QUOTE_MAX;
 	__builtin_memset(q->was, 0, sizeof(q->was));
-	if (n < 1 || bpf_skb_load_bytes(skb, p->l4_off + sizeof(struct icmp_hdr), q->was, n))
+	less = LESS_ONE(n);
+	if (less >= QUOTE_MAX ||
+	    bpf_skb_load_bytes(skb, p->l4_off + sizeof(struct icmp_hdr), q->was, less + 1))
 		return SLUICE_DROP_malformed;
 	q->len = n;
 	step = p->v6 ? quote_v6(q) : quote_v4(q);
@@ -200,7 +204,7 @@ struct sum_ctx {
 static long sum_piece(__u32 i, struct sum_ctx *c)
 {
 	struct quote *q = c->q;
-	__u32 n = c->left, end;
+	__u32 n = c->left, end, less;
 	long sum;
 
 	if (n > PIECE)
@@ -208,7 +212,8 @@ static long sum_piece(__u32 i, struct sum_ctx *c)
 	if (!n)
 		return 1;
 	*(__u32 *)(q->piece + (n & ~3U)) = 0; /* an odd end counts as if zeros followed */
-	if (bpf_skb_load_bytes(c->skb, c->off, q->piece, n)) {
+	less = LESS_ONE(n);
+	if (less >= PIECE || bpf_skb_load_bytes(c->skb, c->off, q->piece, less + 1)) {
 		c->fits = false;
 		return 1;
 	}
@@ -345,8 +350,8 @@ GLOBAL int error_rewrite(struct __sk_buff *skb, const struct pkt *p, bool in, bo
 
 	if (!p || !q || quote_change(q, p->v6, in))
 		return -1;
-	n = q->len;
-	if (n < 1 || n > QUOTE_MAX)
+	n = LESS_ONE(q->len);
+	if (n >= QUOTE_MAX)
 		return -1;
 	was = in ? &p->dst : &p->src;
 	diff = bpf_csum_diff((__be32 *)q->was, QUOTE_MAX, (__be32 *)q->now, QUOTE_MAX, 0);
@@ -354,14 +359,14 @@ GLOBAL int error_rewrite(struct __sk_buff *skb, const struct pkt *p, bool in, bo
 		diff = bpf_csum_diff((__be32 *)was, sizeof(*was), q->to.w, sizeof(q->to), diff);
 	/* No header of a lower layer may count on the sum of all this, and it need not: what changes is made good within. */
 	if (diff < 0 ||
-	    bpf_skb_store_bytes(skb, p->l4_off + sizeof(struct icmp_hdr), q->now, n, 0) ||
+	    bpf_skb_store_bytes(skb, p->l4_off + sizeof(struct icmp_hdr), q->now, n + 1, 0) ||
 	    bpf_l4_csum_replace(skb, p->l4_off + offsetof(struct icmp_hdr, checksum), 0, diff, 0))
 		return -1;
 	if (!own_too)
 		return 0;
 	if (p->v6) {
-		addr_off = p->l3_off + (in ? offsetof(struct ipv6hdr, daddr)
-					   : offsetof(struct ipv6hdr, saddr));
+		addr_off = p->l3_off +
+			   (in ? offsetof(struct ipv6hdr, daddr) : offsetof(struct ipv6hdr, saddr));
 		return bpf_skb_store_bytes(skb, addr_off, &q->to, sizeof(q->to), 0) ? -1 : 0;
 	}
 	addr_off = p->l3_off + (in ? offsetof(struct iphdr, daddr) : offsetof(struct iphdr, saddr));
@@ -475,6 +480,7 @@ GLOBAL int error_out(struct __sk_buff *skb, const struct pkt *p)
 {
 	struct quote *q = quote_row();
 	bool here = !skb->ingress_ifindex, own_too;
+	__u16 zone = zone_of(skb);
 	struct sluice_addr_row *ar;
 	struct sluice_slice *sl;
 	int step;
@@ -488,8 +494,7 @@ GLOBAL int error_out(struct __sk_buff *skb, const struct pkt *p)
 	/* An error goes to who has sent what it is about. Echo requests do not come in. */
 	if (!addr_eq(&q->src, &p->dst) || q->kind == PKT_ECHO)
 		return STEP_NONE;
-	if (!quoted_flow(SLUICE_ZONE_CLIENTS, true, p->now.s) &&
-	    !quoted_flow(SLUICE_ZONE_CLIENTS, false, p->now.s) &&
+	if (!quoted_flow(zone, true, p->now.s) && !quoted_flow(zone, false, p->now.s) &&
 	    (!here || (!quoted_flow(SLUICE_ZONE_LOCAL, true, p->now.s) &&
 		       !quoted_flow(SLUICE_ZONE_LOCAL, false, p->now.s))))
 		return STEP_NONE;
@@ -529,7 +534,7 @@ GLOBAL int error_forwarded(struct __sk_buff *skb, const struct pkt *p)
 	step = error_out(skb, p);
 	if (step == STEP_OK)
 		return verdict_out(skb, q->pool);
-	row = lpm_find(&clients, 0, &p->src);
+	row = lpm_find(&clients, zone_of(skb), &p->src);
 	if (step == SLUICE_DROP_fenced || step == SLUICE_DROP_icmp_sum ||
 	    step == SLUICE_DROP_rewrite)
 		return verdict_drop(skb, p, q->pool, step);

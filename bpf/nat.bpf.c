@@ -8,32 +8,16 @@
  *                    socket packets of "sluice exec" with another source: translate as well
  *   uplink_ingress   packets to a shared address: undo the translation, let through to sockets, or drop
  *   l3_egress, l3_ingress: the same for uplinks without a link-layer header (tun, WireGuard)
+ *   inner_ingress, l3_inner, lo_egress: hairpinning, see hairpin.bpf.h
  *   sweep            run by the daemon: take dead flows out, note which ports are in use
  */
 #include "guard.bpf.h"
+#include "hairpin.bpf.h"
+#include "in.bpf.h"
 #include "mss.bpf.h"
 #include "out.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* A function of its own for the stack's sake: its frame is gone when the search for a port needs the room. */
-static __noinline int parse_skb(struct __sk_buff *skb, __u32 l3_off, struct pkt *p)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 n = skb->len;
-	int ret;
-
-	ret = parse(data, end, skb->len, l3_off, skb->protocol, skb->gso_size, p);
-	if (ret != PARSE_SHORT)
-		return ret;
-	if (n > PULL_LEN)
-		n = PULL_LEN;
-	if (bpf_skb_pull_data(skb, n))
-		return PARSE_SHORT;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	return parse(data, end, skb->len, l3_off, skb->protocol, skb->gso_size, p);
-}
 
 /* Forwarded packets. */
 static __always_inline int from_client(struct __sk_buff *skb, struct work *w)
@@ -41,14 +25,20 @@ static __always_inline int from_client(struct __sk_buff *skb, struct work *w)
 	struct pkt *p = &w->p;
 	bool translatable = p->bad == NOT_BAD && (p->kind == PKT_DATA || p->kind == PKT_ECHO);
 	struct sluice_flow *f;
+	__u16 zone = zone_of(skb);
 	__u32 *row, pool_row;
 	int step;
 
 	p->now = now_get();
+	if (p->frag == FRAG_LATER) {
+		step = frag_later(skb, p, SLUICE_FRAG_OUT);
+		if (step != FRAG_UNKNOWN)
+			return step;
+	}
 	if (p->bad == NOT_BAD && p->kind == PKT_ICMP_ERROR)
 		return error_forwarded(skb, p);
 	if (translatable) {
-		f = fwd_find(&w->key, p, SLUICE_ZONE_CLIENTS, eim_first(p));
+		f = fwd_find(&w->key, p, zone, eim_first(p));
 		if (f) {
 			struct sluice_slice *sl = slice_row(f->slice);
 
@@ -56,7 +46,7 @@ static __always_inline int from_client(struct __sk_buff *skb, struct work *w)
 			step = flow_out(skb, p, &w->key, f);
 			if (step == STEP_OK) {
 				mss_of_pool(skb, p, &p->src, pool_row, false);
-				return verdict_out(skb, pool_row);
+				return leaves(skb, p, pool_row);
 			}
 			if (step == STEP_PASS)
 				return VERDICT_PASS;
@@ -66,29 +56,33 @@ static __always_inline int from_client(struct __sk_buff *skb, struct work *w)
 	}
 	if (bpf_map_lookup_elem(&addrs, &p->src))
 		return verdict_drop(skb, p, 0, SLUICE_DROP_spoof);
-	row = lpm_find(&clients, 0, &p->src);
+	row = lpm_find(&clients, zone, &p->src);
 	if (!row)
 		return VERDICT_PASS;
 	pool_row = *row;
 	if (lpm_find(&no_nat, pool_row, &p->dst))
 		return VERDICT_PASS;
+	if (p->frag == FRAG_LATER && p->bad == SLUICE_DROP_fragment)
+		return frag_wait(skb, p, SLUICE_FRAG_OUT, pool_row);
 	if (p->bad != NOT_BAD)
 		return verdict_drop(skb, p, pool_row, p->bad);
 	if (!translatable)
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_icmp_type);
-	step = flow_new(skb, p, SLUICE_ZONE_CLIENTS, pool_row, -1);
+	step = flow_new(skb, p, zone, pool_row, -1);
 	if (step == STEP_PASS) /* no-nat has just been extended */
 		return VERDICT_PASS;
 	if (step != STEP_OK)
 		return verdict_drop(skb, p, pool_row, step);
 	mss_of_pool(skb, p, &p->src, pool_row, false);
-	return verdict_out(skb, pool_row);
+	return leaves(skb, p, pool_row);
 }
 
 /* l3_off: where IP begins in the packets of this kind of interface, a constant. */
 static __always_inline int egress(struct __sk_buff *skb, __u32 l3_off)
 {
 	struct work *w = work_row();
+	int verdict;
+	__u8 way;
 
 	if (!w)
 		return VERDICT_DROP; /* there is one */
@@ -98,7 +92,13 @@ static __always_inline int egress(struct __sk_buff *skb, __u32 l3_off)
 	case PARSE_SHORT: /* no memory: what cannot be judged does not leave */
 		return verdict_drop(skb, &w->p, 0, SLUICE_DROP_rewrite);
 	}
-	return skb->ingress_ifindex ? from_client(skb, w) : from_socket(skb, w);
+	way = skb->ingress_ifindex ? SLUICE_FRAG_OUT : SLUICE_FRAG_LOCAL;
+	if (w->p.frag == FRAG_FIRST && frag_replay(skb, &w->p, way))
+		return VERDICT_DROP;
+	verdict = way == SLUICE_FRAG_OUT ? from_client(skb, w) : from_socket(skb, w);
+	if (w->p.frag == FRAG_FIRST && verdict == VERDICT_DROP)
+		frag_refuse(skb, &w->p, way);
+	return verdict;
 }
 
 SEC("tc")
@@ -114,106 +114,7 @@ int l3_egress(struct __sk_buff *skb)
 	return egress(skb, 0);
 }
 
-/*
- * A remote end opens a connection to an endpoint-independent TCP mapping: if the filtering lets it in, begin the session.
- * True: it is there.
- */
-KEYED bool session_in(const struct pkt *p, const struct sluice_flow_key *key, __u32 pool_row,
-		      __u32 now_s)
-{
-	struct sluice_pool *pool = pool_of(pool_row);
-	struct work *w = work_row();
-	struct sluice_flow *r, *f;
-	int charge;
-
-	if (!pool || !p || !key || !w || pool->mapping[SLUICE_TCP] != SLUICE_EIM ||
-	    pool->filtering[SLUICE_TCP] == SLUICE_FILTER_PORT || !tcp_opens(p))
-		return false;
-	w->rk = *key;
-	rev_key_mask(&w->rk, pool->filtering[SLUICE_TCP]);
-	r = bpf_map_lookup_elem(&rev, &w->rk);
-	if (!r || !(r->flags & SLUICE_FLOW_PERMIT) || !rev_alive(&w->rk, r, now_s, 0))
-		return false;
-	w->val = *r;
-	w->val.flags &= ~SLUICE_FLOW_PERMIT;
-	w->val.rport = p->sport;
-	w->val.seen_s = now_s;
-	w->val.tcp = 0;
-	w->val.tcp_out = 0;
-	fwd_key_of(&w->fk, key, &w->val);
-	f = bpf_map_lookup_elem(&fwd, &w->fk);
-	if (!f)
-		return false;
-	/* How fast strangers knock is not the client's doing. */
-	charge = client_charge(&w->val.addr, w->val.zone, pool_row, CLIENT_STATE | SLUICE_TCP, p->now.ns);
-	if (charge >= 0)
-		return false;
-	if (charge == CLIENT_COUNTED)
-		w->val.flags |= SLUICE_FLOW_COUNTED;
-	if (bpf_map_update_elem(&rev, key, &w->val, BPF_NOEXIST)) {
-		if (charge == CLIENT_COUNTED)
-			client_release(&w->client, CLIENT_STATE | SLUICE_TCP);
-		return false;
-	}
-	__sync_fetch_and_add(&f->sessions, 1);
-	count_created(pool_row, SLUICE_TCP);
-	return true;
-}
-
-/* Undo the translation. Returns STEP_OK or a reason. */
-KEYED int flow_in(struct __sk_buff *skb, const struct pkt *p, const struct sluice_flow_key *rk,
-		  struct sluice_flow *r, __u32 now_s)
-{
-	struct work *w = work_row();
-	union sluice_addr inner;
-	struct sluice_flow *f;
-	__be16 port;
-	__u8 peer;
-
-	if (!p || !rk || !r || !w)
-		return SLUICE_DROP_rewrite;
-	port = r->port;
-	peer = r->tcp_out;
-	inner = r->addr;
-	if (p->l4 == SLUICE_TCP) {
-		if (!(r->flags & SLUICE_FLOW_EIM) && (r->tcp & SLUICE_TCP_FIN)) {
-			fwd_key_of(&w->fk, rk, r);
-			f = bpf_map_lookup_elem(&fwd, &w->fk);
-			peer = f ? f->tcp : 0;
-		}
-		/* The first RST starts the transitory time (RFC 6146 3.5.2.2); others must not prolong it (RFC 7857 2). */
-		if (!(p->tcp & r->tcp & SLUICE_TCP_RST) && r->seen_s != now_s)
-			r->seen_s = now_s;
-		tcp_note(&r->tcp, peer, p->tcp);
-	}
-	return rewrite_dst(skb, p, &inner, port) ? SLUICE_DROP_rewrite : STEP_OK;
-}
-
-/* What a remote end sends on a tuple that is a socket's own: noted, for the mark lives as the connection does. */
-static __always_inline void own_back(struct sluice_flow *r, const struct pkt *p)
-{
-	if (p->kind != PKT_DATA || p->l4 != SLUICE_TCP)
-		return;
-	if (!(p->tcp & r->tcp & SLUICE_TCP_RST) && r->seen_s != p->now.s)
-		r->seen_s = p->now.s;
-	tcp_note(&r->tcp, r->tcp_out, p->tcp);
-}
-
-/* Looks for w->key. */
-static __always_inline struct sluice_flow *rev_find(struct work *w, bool eim, __u8 filtering)
-{
-	struct sluice_flow *r;
-
-	w->masked = w->key;
-	if (eim && eim_session_masked(w->p.l4))
-		rev_key_mask(&w->masked, filtering);
-	r = bpf_map_lookup_elem(&rev, &w->masked);
-	if (!r || (r->flags & SLUICE_FLOW_PERMIT) || !rev_alive(&w->masked, r, w->p.now.s, 0))
-		return NULL;
-	return r;
-}
-
-static __always_inline int ingress(struct __sk_buff *skb, __u32 l3_off)
+static __always_inline int arrived(struct __sk_buff *skb, __u32 l3_off)
 {
 	struct work *w = work_row();
 	struct sluice_flow_key *key;
@@ -243,6 +144,14 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 l3_off)
 	if (!ar)
 		return VERDICT_PASS;
 	pool_row = ar->pool;
+	if (p->frag == FRAG_LATER && p->bad == SLUICE_DROP_fragment) {
+		step = frag_later(skb, p, SLUICE_FRAG_IN);
+		return step == FRAG_UNKNOWN ? frag_wait(skb, p, SLUICE_FRAG_IN, pool_row) : step;
+	}
+	if (p->frag == FRAG_FIRST && frag_replay(skb, p, SLUICE_FRAG_IN)) {
+		p->frag = FRAG_NONE;
+		return VERDICT_DROP;
+	}
 	if (p->bad != NOT_BAD)
 		return verdict_drop(skb, p, pool_row, p->bad);
 	if (p->kind == PKT_ICMP_ERROR) {
@@ -277,11 +186,17 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 l3_off)
 		own_back(r, p);
 		/* The kernel's look-ups do not know of sockets for pings. It answers nothing to a reply. */
 		if (p->kind == PKT_ECHO_REPLY)
-			return verdict_in(skb, pool_row);
+			return enters(skb, p, pool_row);
 		r = NULL;
 	} else if (p->kind == PKT_ICMP_ERROR) {
 		if (r) {
 			step = error_in(skb, p, r);
+			if (step == STEP_OK && zone_is_own(r->zone)) {
+				verdict_in(skb, pool_row);
+				step = zone_back(skb, p, &r->addr, r->zone, l3_off);
+				if (step == TC_ACT_REDIRECT)
+					return step;
+			}
 			return step == STEP_OK ? verdict_in(skb, pool_row)
 					       : verdict_drop(skb, p, pool_row, step);
 		}
@@ -290,21 +205,40 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 l3_off)
 			r = bpf_map_lookup_elem(&rev, key);
 	}
 	if (r) {
+		/* The other pieces would not know the way. */
+		if (p->frag && zone_is_own(r->zone))
+			return verdict_drop(skb, p, pool_row, SLUICE_DROP_fragment);
 		step = flow_in(skb, p, key, r, p->now.s);
 		if (step != STEP_OK)
 			return verdict_drop(skb, p, pool_row, step);
 		mss_of_pool(skb, p, &r->addr, pool_row, true);
-		return verdict_in(skb, pool_row);
+		if (!zone_is_own(r->zone))
+			return enters(skb, p, pool_row);
+		verdict_in(skb, pool_row);
+		step = zone_back(skb, p, &r->addr, r->zone, l3_off);
+		return step == TC_ACT_REDIRECT
+			       ? step
+			       : verdict_drop(skb, p, pool_row, SLUICE_DROP_rewrite);
 	}
 	if (sock_takes(skb, p, key))
-		return verdict_in(skb, pool_row);
+		return enters(skb, p, pool_row);
 	lease = lease_of(sl, &p->dst, p->dport, p->proto, &kept);
 	if (lease && lease->steer && sock_steered(skb, p, lease->steer - 1))
-		return verdict_in(skb, pool_row);
+		return enters(skb, p, pool_row);
 	b = eim ? block_of(sl, p->proto, p->dport, &bit) : NULL;
 	return verdict_drop(skb, p, pool_row,
 			    b && (b->bits >> bit & 1) ? SLUICE_DROP_filtered
 						      : SLUICE_DROP_unsolicited);
+}
+
+static __always_inline int ingress(struct __sk_buff *skb, __u32 l3_off)
+{
+	int verdict = arrived(skb, l3_off);
+	struct work *w = work_row();
+
+	if (w && w->p.frag == FRAG_FIRST && verdict == VERDICT_DROP)
+		frag_refuse(skb, &w->p, SLUICE_FRAG_IN);
+	return verdict;
 }
 
 SEC("tc")
@@ -333,6 +267,7 @@ int sweep(void *ctx)
 	if (!out || !c)
 		return 1;
 	sweep_tables(&s);
+	frag_sweep(s.now_s, false);
 	out->now_s = s.now_s;
 	out->seen = s.seen;
 	out->reclaimed = s.reclaimed;

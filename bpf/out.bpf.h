@@ -6,6 +6,7 @@
 #include "alloc.bpf.h"
 #include "rewrite.bpf.h"
 #include "sweep.bpf.h"
+#include "tcp.bpf.h"
 
 /* What a step says besides a reason to drop. */
 #define STEP_OK   (-1)
@@ -115,7 +116,7 @@ GLOBAL int session_out(const struct pkt *p, struct sluice_flow *f, __u16 zone)
 			r->seen_s = p->now.s;
 		return STEP_OK;
 	}
-	if (zone == SLUICE_ZONE_CLIENTS && lpm_find(&no_nat, sl->pool, &p->dst))
+	if (zone != SLUICE_ZONE_LOCAL && lpm_find(&no_nat, sl->pool, &p->dst))
 		return STEP_PASS;
 	if (p->l4 == SLUICE_TCP && !tcp_opens(p) && !(f->flags & SLUICE_FLOW_OWN))
 		return SLUICE_DROP_no_flow;
@@ -196,6 +197,7 @@ KEYED int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct slui
 			f->tcp = 0;
 		}
 		tcp_note(&f->tcp, r ? r->tcp : 0, p->tcp);
+		tcp_expect(skb, p, f);
 	}
 	if (f->seen_s != p->now.s)
 		f->seen_s = p->now.s;
@@ -350,6 +352,26 @@ static __always_inline bool eim_first(const struct pkt *p)
 	return c && c->eim_first[p->l4 & 3];
 }
 
+/* A flow found no port. Towards where is kept for whoever asks; one of two first ones at the same time may go uncounted. */
+KEYED int hot_note(struct alloc *a, __u32 pool_row)
+{
+	struct sluice_hot *h, first = { .refused = 1, .tried_s = a->now_s };
+
+	__builtin_memset(&a->full_key, 0, sizeof(a->full_key));
+	if (!a->eim) {
+		a->full_key.dst = a->rk.src;
+		a->full_key.dport = a->rk.sport;
+	}
+	a->full_key.l4 = a->l4;
+	a->full_key.slice = pool_row;
+	h = bpf_map_lookup_elem(&hot, &a->full_key);
+	if (!h)
+		return bpf_map_update_elem(&hot, &a->full_key, &first, BPF_NOEXIST);
+	__sync_fetch_and_add(&h->refused, 1);
+	h->tried_s = a->now_s;
+	return 0;
+}
+
 /*
  * A packet without a live flow: look under the pool's policy, else begin a flow. Afterwards the packet is translated
  * (STEP_OK), or the reason says why not.
@@ -391,8 +413,11 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 		if (step >= 0 && f && (f->flags & SLUICE_FLOW_EIM) && !f->sessions)
 			mapping_reclaim(&a->fk, f);
 	}
-	if (step >= 0 && st)
+	/* What belongs to no flow, and begins none, was not refused one. */
+	if (step >= 0 && step != SLUICE_DROP_no_flow && st)
 		st->refused[p->l4 & 3]++;
+	if (step == SLUICE_DROP_no_port)
+		hot_note(a, pool_row);
 	return step;
 }
 

@@ -22,6 +22,7 @@
 #define NOT_BAD 0xff
 
 /* RFC 791, of the fragment field. */
+#define IP_DONT   0x4000 /* don't fragment */
 #define IP_MF     0x2000
 #define IP_OFFSET 0x1fff
 
@@ -87,18 +88,21 @@ struct pkt {
 	__u32 len;
 	struct now now;
 	__u8 proto; /* IPPROTO_; of an ICMP error that arrived: that of the packet it quotes (icmp.bpf.h) */
-	__u8 l4;    /* enum sluice_l4 */
+	__u8 l4; /* enum sluice_l4 */
 	__u8 kind;
 	__u8 tcp; /* flags byte */
 	__u8 bad; /* enum sluice_reason, or NOT_BAD */
 	bool v6;
 	__u8 frag; /* enum pkt_frag */
 	bool frag_more;
+	bool df; /* IPv4: no fragment, and never to be one: its identification means nothing (RFC 6864) */
 	__u16 frag_at;  /* bytes of the datagram before this piece */
-	__be32 frag_id; /* IPv4: in the first two bytes, which are the lower address */
-	__u32 tcp_seq;  /* host order */
+	__u16 frag_len; /* and in it */
+	__u16 frag_hdr; /* IPv6: where the fragment header is */
+	__be32 frag_id; /* IPv4: of every packet, in the first two bytes, which are the lower address */
+	__u32 tcp_seq; /* host order */
 	__u32 tcp_ack;
-	__u16 tcp_wnd;  /* as it stands there, not scaled */
+	__u16 tcp_wnd; /* as it stands there, not scaled */
 };
 
 enum parse_result {
@@ -119,16 +123,11 @@ struct vlan_tag {
 #define EXT_LEN_MAX 128
 #define EXT_UNIT    8
 
-struct ext_hdr {
-	__u8 next;
-	__u8 len; /* in units of eight bytes, beyond the first */
-};
-
-/* RFC 8200 4.5. */
+/* RFC 8200 4.5. The others are alike in the first two bytes. */
 struct frag_hdr {
 	__u8 next;
-	__u8 reserved;
-	__be16 off; /* in units of eight bytes in the upper 13 bits; the lowest: more follow */
+	__u8 reserved; /* others: the length in units of eight bytes, beyond the first */
+	__be16 off;    /* in units of eight bytes in the upper 13 bits; the lowest: more follow */
 	__be32 id;
 };
 
@@ -242,8 +241,9 @@ static __always_inline int parse_l4(void *l4, void *end, __u32 l4_len, struct pk
 			return PARSE_SHORT;
 		p->sport = udp->source;
 		p->dport = udp->dest;
-		if (bpf_ntohs(udp->len) < sizeof(*udp) || bpf_ntohs(udp->len) > l4_len ||
-		    !udp->source || !udp->dest)
+		if (bpf_ntohs(udp->len) < sizeof(*udp) ||
+		    (bpf_ntohs(udp->len) > l4_len && p->frag != FRAG_FIRST) || !udp->source ||
+		    !udp->dest)
 			goto malformed;
 		return PARSE_OK;
 	}
@@ -289,6 +289,33 @@ malformed:
 	return PARSE_OK;
 }
 
+/*
+ * A piece of a datagram: which one, and what no sender makes. A first piece must hold the transport header (parse_l4 sees to that), and no other may
+ * overlap it (RFC 1858, RFC 3128): UDP's and ICMP's end where the second can begin. Pieces that overlap further behind are for the end to judge, which
+ * puts them together (RFC 5722). hdr: bytes that count beside the payload.
+ */
+static __always_inline void frag_note(struct pkt *p, bool more, __u32 at, __u32 len, __u32 hdr)
+{
+	p->frag_more = more;
+	p->frag_at = at;
+	p->frag_len = len;
+	p->frag = at ? FRAG_LATER : FRAG_FIRST;
+	if (!len || (more && (len & 7)) || at + len + hdr > 0xffff ||
+	    (at && at < sizeof(struct tcphdr) && p->proto == IPPROTO_TCP))
+		p->bad = SLUICE_DROP_malformed;
+	else if (at)
+		p->bad = SLUICE_DROP_fragment;
+}
+
+/* Such messages fit into one piece, and what they are about is looked for in it. */
+static __always_inline int frag_kind(struct pkt *p, int ret)
+{
+	if (p->frag == FRAG_FIRST && p->bad == NOT_BAD &&
+	    (p->kind == PKT_ICMP_ERROR || p->kind == PKT_ND))
+		p->bad = SLUICE_DROP_fragment;
+	return ret;
+}
+
 static __always_inline int parse_v4(void *data, void *end, bool gso, struct pkt *p)
 {
 	struct iphdr *ip = data + p->l3_off;
@@ -310,15 +337,15 @@ static __always_inline int parse_v4(void *data, void *end, bool gso, struct pkt 
 		return PARSE_OK;
 	}
 	p->l4_off = p->l3_off + ihl;
-	if (ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) {
-		p->frag_more = ip->frag_off & bpf_htons(IP_MF);
-		p->frag_at = (bpf_ntohs(ip->frag_off) & IP_OFFSET) * 8;
-		p->frag_id = bpf_htonl((__u32)bpf_ntohs(ip->id) << 16);
-		p->frag = p->frag_at ? FRAG_LATER : FRAG_FIRST;
-		p->bad = SLUICE_DROP_fragment;
+	p->frag_id = bpf_htonl((__u32)bpf_ntohs(ip->id) << 16);
+	if (ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))
+		frag_note(p, ip->frag_off & bpf_htons(IP_MF),
+			  (bpf_ntohs(ip->frag_off) & IP_OFFSET) * 8, tot - ihl, ihl);
+	else
+		p->df = ip->frag_off & bpf_htons(IP_DONT);
+	if (p->bad != NOT_BAD)
 		return PARSE_OK;
-	}
-	return parse_l4((void *)ip + ihl, end, tot - ihl, p);
+	return frag_kind(p, parse_l4((void *)ip + ihl, end, tot - ihl, p));
 }
 
 static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt *p)
@@ -344,25 +371,43 @@ static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt 
 		return PARSE_OK;
 	}
 	for (int i = 0; i < EXT_MAX; i++) {
-		struct ext_hdr *ext = data + off;
+		struct frag_hdr *frag = data + off;
 		__u32 n;
 
-		if (p->proto != IPPROTO_HOPOPTS && p->proto != IPPROTO_DSTOPTS)
+		if (p->proto != IPPROTO_HOPOPTS && p->proto != IPPROTO_DSTOPTS &&
+		    p->proto != IPPROTO_FRAGMENT)
 			break;
+		/* All of them are whole multiples of eight bytes. */
 		if (payload < EXT_UNIT) {
 			p->bad = SLUICE_DROP_malformed;
 			return PARSE_OK;
 		}
-		if ((void *)(ext + 1) > end)
+		if ((void *)(frag + 1) > end)
 			return PARSE_SHORT;
-		n = (ext->len + 1) * EXT_UNIT;
+		n = p->proto == IPPROTO_FRAGMENT ? EXT_UNIT : (frag->reserved + 1) * EXT_UNIT;
 		if (n > payload) {
 			p->bad = SLUICE_DROP_malformed;
 			return PARSE_OK;
 		}
-		p->proto = ext->next;
 		off += n;
 		payload -= n;
+		/* With neither offset nor more to come it is no fragment at all (RFC 6946). */
+		if (p->proto == IPPROTO_FRAGMENT && (frag->off & bpf_htons(0xfff9))) {
+			if (p->frag) {
+				p->bad = SLUICE_DROP_malformed;
+				return PARSE_OK;
+			}
+			p->proto = frag->next;
+			p->frag_id = frag->id;
+			p->frag_hdr = off - EXT_UNIT;
+			frag_note(p, frag->off & bpf_htons(1), bpf_ntohs(frag->off) & 0xfff8,
+				  payload, off - EXT_UNIT - p->l3_off - sizeof(*ip));
+			p->l4_off = off;
+			if (p->bad != NOT_BAD)
+				return PARSE_OK;
+		} else {
+			p->proto = frag->next;
+		}
 		if (off > p->l3_off + sizeof(*ip) + EXT_LEN_MAX) {
 			p->bad = SLUICE_DROP_proto;
 			return PARSE_OK;
@@ -370,23 +415,11 @@ static __always_inline int parse_v6(void *data, void *end, bool gso, struct pkt 
 	}
 	p->l4_off = off;
 	if (p->proto == IPPROTO_FRAGMENT) {
-		struct frag_hdr *frag = data + off;
-
-		if (payload < sizeof(*frag)) {
-			p->bad = SLUICE_DROP_malformed;
-			return PARSE_OK;
-		}
-		if ((void *)(frag + 1) > end)
-			return PARSE_SHORT;
-		p->frag_more = frag->off & bpf_htons(1);
-		p->frag_at = bpf_ntohs(frag->off) & ~7;
-		p->frag_id = frag->id;
-		p->frag = p->frag_at ? FRAG_LATER : FRAG_FIRST;
-		p->bad = SLUICE_DROP_fragment;
+		p->bad = SLUICE_DROP_malformed;
 		return PARSE_OK;
 	}
 	if (p->proto == IPPROTO_ICMPV6)
-		return parse_icmp6(data + off, end, payload, ip->hop_limit, p);
+		return frag_kind(p, parse_icmp6(data + off, end, payload, ip->hop_limit, p));
 	return parse_l4(data + off, end, payload, p);
 }
 

@@ -74,6 +74,7 @@ int cmd_pools(const struct cmd *cmd);
 int cmd_slices(const struct cmd *cmd);
 int cmd_flows(const struct cmd *cmd);
 int cmd_drops(const struct cmd *cmd);
+int cmd_exhaustion(const struct cmd *cmd);
 int cmd_collisions(const struct cmd *cmd);
 int cmd_sockets(const struct cmd *cmd);
 int cmd_leases(const struct cmd *cmd);

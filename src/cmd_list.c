@@ -164,6 +164,54 @@ int cmd_pools(const struct cmd *cmd)
 	return cmd_list(cmd, &l, "io.sluice.ListPools", cmd_filters(cmd));
 }
 
+/* ---- exhaustion ---- */
+
+static const struct table_column exhaustion_columns[] = {
+	{ "POOL", false },   { "PROTO", false },  { "WHAT", false },
+	{ "PORTS", true },   { "LEASED", true },  { "USED", true },
+	{ "FULL-IN", true }, { "REFUSED", true }, { "LAST-AGO", true },
+};
+
+/* Deserves attention: what is full, or was refused something in the last minute. */
+static bool exhaustion_cells(json_t *row, const char **cells, char (*buf)[CMD_CELL])
+{
+	const char *what = cmd_text(row, "what");
+	json_t *full = cmd_get(row, "full_s"), *ago = cmd_get(row, "refused_ago_s");
+	char number[2][CMD_CELL];
+
+	cells[0] = cmd_text(row, "pool");
+	cells[1] = cmd_text(row, "proto");
+	cells[2] = "all";
+	if (!strcmp(what, "slice"))
+		snprintf(buf[2], CMD_CELL, "%.40s %s-%s", cmd_text(row, "address"),
+			 cmd_number(row, "first", number[0]), cmd_number(row, "last", number[1]));
+	else if (json_is_null(cmd_get(row, "destination")))
+		snprintf(buf[2], CMD_CELL, "to anywhere");
+	else
+		snprintf(buf[2], CMD_CELL, "to %.40s %s", cmd_text(row, "destination"),
+			 cmd_number(row, "port", number[0]));
+	if (strcmp(what, "pool") != 0)
+		cells[2] = buf[2];
+	cells[3] = cmd_number(row, "ports", buf[3]);
+	cells[4] = cmd_number(row, "leased", buf[4]);
+	cells[5] = cmd_number(row, "used", buf[5]);
+	cells[6] = cmd_number(row, "full_s", buf[6]);
+	cells[7] = cmd_number(row, "refused", buf[7]);
+	cells[8] = cmd_number(row, "refused_ago_s", buf[8]);
+	return (json_is_integer(full) && !json_integer_value(full)) ||
+	       (json_is_integer(ago) && json_integer_value(ago) < 60);
+}
+
+int cmd_exhaustion(const struct cmd *cmd)
+{
+	static const struct cmd_listing l = { "exhaustion", exhaustion_columns,
+					      sizeof(exhaustion_columns) /
+						      sizeof(exhaustion_columns[0]),
+					      exhaustion_cells };
+
+	return cmd_list(cmd, &l, "io.sluice.ListExhaustion", cmd_filters(cmd));
+}
+
 /* ---- slices ---- */
 
 static const struct table_column slice_columns[] = {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The pools: policy, slices, and what must hold for all of them together. */
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -80,20 +81,36 @@ static int read_policy(const struct reader *r, const struct conf_section *s, str
 	return err;
 }
 
-/* What is IPv4 inside is IPv4 outside. */
+static bool has_family(const struct config_pool *p, bool v4)
+{
+	for (size_t i = 0; i < p->n_addresses; i++)
+		if (addr_is_v4(&p->addresses[i]) == v4)
+			return true;
+	return false;
+}
+
+/* What is IPv4 inside is IPv4 outside, and so with IPv6. */
 static int check_clients(struct reader *r, const struct conf_section *s,
 			 const struct config_pool *p)
 {
 	const struct conf_key *key = conf_key(s, "clients");
 
-	if (!p->n_clients)
-		return 0;
-	for (size_t i = 0; i < p->n_addresses; i++)
-		if (addr_is_v4(&p->addresses[i]))
-			return 0;
-	return conf_bad(r->tree->path, key->line, key->name, key->values[0]->s, r->err,
-			"is IPv4, and the pool has no IPv4 address to translate it to; allowed "
-			"are clients in pools that have one");
+	for (size_t i = 0; i < key->n_values; i++) {
+		const struct conf_value *v = key->values[i];
+		struct prefix prefix;
+		const char *name;
+		int err = prefix_parse(v->s, &prefix);
+
+		assert(!err); /* it has been read before */
+		if (err || has_family(p, addr_is_v4(&prefix.addr)))
+			continue;
+		name = addr_is_v4(&prefix.addr) ? "IPv4" : "IPv6";
+		return conf_bad(r->tree->path, v->line, key->name, v->s, r->err,
+				"is %s, and the pool has no %s address to translate it to; "
+				"allowed are clients in pools that have one",
+				name, name);
+	}
+	return 0;
 }
 
 /* Has the pool addresses, and are there rows for all their slices? */

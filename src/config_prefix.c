@@ -97,11 +97,6 @@ static int read_item(struct reader *r, struct item *it)
 	err = it->kind == ADDRESSES ? check_address(r, it) : 0;
 	if (err)
 		return err;
-	/* Shared IPv6 addresses serve sockets. Forwarded packets of IPv6 pass as they are. */
-	if (it->kind == CLIENTS && !addr_is_v4(&it->prefix.addr))
-		return BAD(r, it,
-			   "is IPv6, and this version does not translate the packets of IPv6 "
-			   "clients; allowed is IPv4");
 	if (++r->n_kind[it->kind] > SLUICE_MAX_PREFIXES)
 		return BAD(r, it, "is one prefix too many; allowed in one file are %d for %s",
 			   SLUICE_MAX_PREFIXES, key_names[it->kind]);

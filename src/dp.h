@@ -89,6 +89,8 @@ const struct sluice_slice *dp_slice(const struct dp *dp, uint32_t row);
 int dp_sweep(struct dp *dp, struct sluice_sweep *ret, struct errtext *err);
 /* Ports of a held row that flows used in the last dp_sweep(), by enum sluice_l4. All 0 for other rows. */
 void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX]);
+/* Ports of it that are leased or cooling, so kept from NAT. ICMP has none. */
+void dp_slice_leased(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX]);
 
 /* Hooks (dp_attach.c) */
 
@@ -210,6 +212,19 @@ int dp_flows_next(struct dp *dp, struct dp_flow_cursor *c, struct dp_flow *ret, 
 const char *dp_flow_state_name(enum sluice_flow_state state);
 /* "tcp", "udp", "icmp", and "other" for what is never translated. */
 const char *dp_proto_name(uint8_t proto);
+
+/* A destination that flows of a pool found no port for. */
+struct dp_hot {
+	uint32_t pool; /* row */
+	uint8_t l4;
+	struct addr dst; /* all zero: whichever it was, for mappings are endpoint-independent */
+	uint16_t port;   /* host order; 0 likewise, and for ICMP */
+	uint64_t refused;
+	uint32_t tried_s; /* CLOCK_BOOTTIME */
+};
+
+/* The destinations that were refused most, at most n, the hottest first. How many, or -errno. */
+int dp_hottest(const struct dp *dp, struct dp_hot *ret, size_t n);
 
 /* Counters, summed over the CPUs. 0 or -errno. */
 int dp_drops(const struct dp *dp, struct sluice_count ret[SLUICE_REASON_MAX]);

@@ -56,6 +56,24 @@ void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX
 	}
 }
 
+void dp_slice_leased(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX])
+{
+	const struct sluice_slice *s = dp_slice(dp, row);
+	uint32_t nports = (uint32_t)s->last - s->first + 1;
+
+	for (uint32_t l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
+		ret[l4] = 0;
+		if (s->state != SLUICE_SLICE_HELD)
+			continue;
+		for (uint32_t off = 0; off < nports; off += SLUICE_BLOCK_PORTS) {
+			uint32_t block = sluice_block_row(s->block_base, nports, l4, off);
+
+			ret[l4] += (uint32_t)__builtin_popcountll(
+				__atomic_load_n(&dp->blocks[block].leased, __ATOMIC_RELAXED));
+		}
+	}
+}
+
 const struct sluice_pool *dp_pool(const struct dp *dp, uint32_t row)
 {
 	assert(row < SLUICE_MAX_POOLS);
@@ -238,6 +256,7 @@ const char *dp_proto_name(uint8_t proto)
 	case IPPROTO_UDP:
 		return "udp";
 	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
 		return "icmp";
 	}
 	return "other";
@@ -303,6 +322,45 @@ int dp_event_stats(const struct dp *dp, struct sluice_event_stats ret[SLUICE_EVE
 		ret[i].window_s = 0;
 		ret[i].in_window = 0;
 	}
+	return r;
+}
+
+static int hotter(const void *a, const void *b)
+{
+	const struct dp_hot *x = a, *y = b;
+
+	return (x->refused < y->refused) - (x->refused > y->refused);
+}
+
+int dp_hottest(const struct dp *dp, struct dp_hot *ret, size_t n)
+{
+	struct sluice_full_key *keys = calloc(SLUICE_MAX_HOT, sizeof(*keys));
+	struct sluice_hot *values = calloc(SLUICE_MAX_HOT, sizeof(*values));
+	struct dp_hot *all = calloc(SLUICE_MAX_HOT, sizeof(*all));
+	uint32_t token, count = SLUICE_MAX_HOT;
+	int r = -ENOMEM;
+
+	if (keys && values && all)
+		r = bpf_map_lookup_batch(bpf_map__fd(dp->nat->maps.hot), NULL, &token, keys, values,
+					 &count, NULL);
+	/* It has been read to its end, or what came meanwhile has no room: the one is as good as the other. */
+	if (!r || r == -ENOENT || (r == -ENOSPC && count)) {
+		for (uint32_t i = 0; i < count; i++)
+			all[i] = (struct dp_hot){
+				.pool = keys[i].slice % SLUICE_MAX_POOLS,
+				.l4 = keys[i].l4 % SLUICE_L4_MAX,
+				.dst = addr_from_abi(&keys[i].dst),
+				.port = ntohs(keys[i].dport),
+				.refused = values[i].refused,
+				.tried_s = values[i].tried_s,
+			};
+		qsort(all, count, sizeof(*all), hotter);
+		r = (int)(count < n ? count : n);
+		memcpy(ret, all, (size_t)r * sizeof(*ret));
+	}
+	free(keys);
+	free(values);
+	free(all);
 	return r;
 }
 

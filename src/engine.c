@@ -9,6 +9,7 @@
 #include <syslog.h>
 
 #include "clock.h"
+#include "exhaust.h"
 #include "fault.h"
 #include "finding.h"
 #include "store_collision.h"
@@ -488,6 +489,7 @@ int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct
 		e->swept_ns = now_ns;
 		e->sweep_took_ns = clock_boot_ns() - now_ns;
 		sweep_ns = now_ns + SWEEP_NS + e->sweep_took_ns * SWEEP_SHARE;
+		exhaust_look(e->exhaust, e, now_ns);
 	}
 	if (e->hooked_ns + HOOKS_NS <= now_ns) {
 		uplinks_look_after(e);
@@ -550,7 +552,8 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 	e->started_ns = clock_boot_ns();
 	e->started_ms = clock_utc_ms();
 	e->config_path = strdup(opts->config_path);
-	if (!e->config_path) {
+	e->exhaust = exhaust_new();
+	if (!e->config_path || !e->exhaust) {
 		r = errtext_set(err, ENOMEM, "out of memory");
 		goto fail;
 	}
@@ -599,6 +602,7 @@ void engine_close(struct engine *e)
 	if (!e)
 		return;
 	lessor_close(e->lessor);
+	exhaust_free(e->exhaust);
 	plan_free(e->plan);
 	dp_close(e->dp);
 	hold_table_done(&e->holds);

@@ -28,6 +28,8 @@
 #include "plan.h"
 #include "store.h"
 
+struct exhaust;
+
 struct engine_uplink {
 	char name[IFNAMSIZ];
 	unsigned ifindex; /* 0: it is not there */
@@ -53,6 +55,7 @@ struct engine {
 	struct dp *dp;
 	struct plan *plan;
 	struct lessor *lessor;
+	struct exhaust *exhaust;
 	struct host_session *host;
 	struct engine_uplink uplinks[CONFIG_UPLINKS_MAX];
 	size_t n_uplinks;

@@ -29,14 +29,21 @@ int events_init(struct events *ev, uint32_t icmp_rate, uint64_t now_ns)
 	rate_init(&ev->icmp_rate, icmp_rate, icmp_rate, now_ns);
 	rate_init(&ev->log_rate, LOG_PER_S, LOG_BURST, now_ns);
 	ev->icmp_fd = icmp_open();
-	return ev->icmp_fd < 0 ? ev->icmp_fd : 0;
+	ev->icmp6_fd = icmp6_open();
+	if (ev->icmp_fd < 0)
+		return ev->icmp_fd;
+	/* A machine without IPv6 has no client that would miss it. */
+	return ev->icmp6_fd < 0 && ev->icmp6_fd != -EAFNOSUPPORT ? ev->icmp6_fd : 0;
 }
 
 void events_done(struct events *ev)
 {
 	if (ev->icmp_fd >= 0)
 		close(ev->icmp_fd);
+	if (ev->icmp6_fd >= 0)
+		close(ev->icmp6_fd);
 	ev->icmp_fd = -1;
+	ev->icmp6_fd = -1;
 }
 
 /* Was it a client's packet that opened, or would have opened, a flow? */
@@ -48,10 +55,10 @@ static bool refused_client(const struct sluice_event *e)
 	case SLUICE_DROP_no_port:
 	case SLUICE_DROP_no_slice:
 	case SLUICE_DROP_table_full:
+	case SLUICE_DROP_fenced:
 	case SLUICE_DROP_client_ports:
 	case SLUICE_DROP_client_states:
 	case SLUICE_DROP_client_rate:
-	case SLUICE_DROP_fenced:
 		return true;
 	}
 	return false;
@@ -59,14 +66,18 @@ static bool refused_client(const struct sluice_event *e)
 
 static void answer(struct events *ev, const struct sluice_event *e, uint64_t now_ns)
 {
-	uint8_t msg[ICMP_MSG_MAX];
+	uint8_t msg[ICMP_MSG_MAX], dst6[16];
 	uint32_t dst_be;
 	size_t len;
 
-	if (ev->icmp_fd < 0 || icmp_unreachable_build(e->snap, e->snap_len, msg, &len, &dst_be) < 0)
-		return;
-	if (rate_take(&ev->icmp_rate, now_ns))
-		icmp_send(ev->icmp_fd, msg, len, dst_be);
+	if (ev->icmp_fd >= 0 && !icmp_unreachable_build(e->snap, e->snap_len, msg, &len, &dst_be)) {
+		if (rate_take(&ev->icmp_rate, now_ns))
+			icmp_send(ev->icmp_fd, msg, len, dst_be);
+	} else if (ev->icmp6_fd >= 0 &&
+		   !icmp6_unreachable_build(e->snap, e->snap_len, msg, &len, dst6)) {
+		if (rate_take(&ev->icmp_rate, now_ns))
+			icmp6_send(ev->icmp6_fd, msg, len, dst6);
+	}
 }
 
 static const char *event_name(const struct sluice_event *e)

@@ -18,6 +18,7 @@ struct events {
 	struct rate log_rate;
 	uint64_t log_left_out; /* since the last line that was written */
 	int icmp_fd;           /* -1: cannot answer */
+	int icmp6_fd;          /* the same for IPv6 */
 };
 
 /* Returns 0, or -errno when no raw socket is to be had (CAP_NET_RAW); then clients get no answer. */

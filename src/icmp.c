@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/icmp.h>
+#include <linux/icmpv6.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <stdbool.h>
@@ -16,6 +17,8 @@
 #define FRAG_OFFSET    0x1fff
 #define ICMP_HDR       8
 #define QUOTE_MIN_DATA 8 /* RFC 792: "the first 64 bits of the original datagram's data" */
+#define IP6_HDR        40
+#define IP6_EXT_UNIT   8
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -162,5 +165,95 @@ int icmp_send(int fd, const uint8_t *msg, size_t len, uint32_t dst_be)
 	ssize_t n = sendto(fd, msg, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to,
 			   sizeof(to));
 
+	return n < 0 ? -errno : 0;
+}
+
+/*
+ * The upper header of an IPv6 packet, behind extension headers. A routing header means that the destination is not where the packet was meant to end, and others are not
+ * ours to walk: no answer. Returns 0 or -EINVAL.
+ */
+static int upper_find(const uint8_t *p, size_t have, uint8_t *ret_proto, size_t *ret_off)
+{
+	uint8_t next = p[6];
+	size_t off = IP6_HDR;
+
+	while (next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_FRAGMENT) {
+		bool fragment = next == IPPROTO_FRAGMENT;
+
+		if (off + IP6_EXT_UNIT > have || (fragment && get16(p + off + 2) & ~7))
+			return -EINVAL;
+		next = p[off];
+		off += fragment ? IP6_EXT_UNIT : (p[off + 1] + 1u) * IP6_EXT_UNIT;
+	}
+	if (next == IPPROTO_ROUTING || next == IPPROTO_AH || next == IPPROTO_NONE)
+		return -EINVAL;
+	*ret_proto = next;
+	*ret_off = off;
+	return 0;
+}
+
+/* No unspecified, loopback, multicast, v4-mapped or link-local address: the last would need its link named. */
+static bool host6(const uint8_t *a)
+{
+	static const uint8_t zero[16];
+
+	return a[0] != 0xff && memcmp(a, zero, 10) && !(a[0] == 0xfe && (a[1] & 0xc0) == 0x80);
+}
+
+int icmp6_unreachable_build(const uint8_t *snap, size_t snap_len, uint8_t buf[ICMP_MSG_MAX],
+			    size_t *ret_len, uint8_t ret_dst[16])
+{
+	size_t total, have, quote, off;
+	uint8_t proto;
+
+	if (snap_len < IP6_HDR || snap[0] >> 4 != 6 || !host6(snap + 8) || !host6(snap + 24))
+		return -EINVAL;
+	total = IP6_HDR + get16(snap + 4);
+	have = snap_len < total ? snap_len : total;
+	if (upper_find(snap, have, &proto, &off) < 0)
+		return -EINVAL;
+	if (off > total || have < (total < off + QUOTE_MIN_DATA ? total : off + QUOTE_MIN_DATA))
+		return -EINVAL;
+	/* Of ICMPv6, the two that are translated. Errors have types below 128. */
+	if (proto == IPPROTO_ICMPV6 &&
+	    (have < off + ICMP_HDR ||
+	     (snap[off] != ICMPV6_ECHO_REQUEST && snap[off] != ICMPV6_ECHO_REPLY)))
+		return -EINVAL;
+	quote = have < ICMP_QUOTE_MAX ? have : ICMP_QUOTE_MAX;
+	memset(buf, 0, ICMP_HDR);
+	buf[0] = ICMPV6_DEST_UNREACH;
+	buf[1] = ICMPV6_ADM_PROHIBITED;
+	memcpy(buf + ICMP_HDR, snap, quote);
+	*ret_len = ICMP_HDR + quote;
+	memcpy(ret_dst, snap + 8, 16);
+	return 0;
+}
+
+int icmp6_open(void)
+{
+	struct sock_filter none = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog filter = { 1, &none };
+	int tclass = IPTOS_PREC_INTERNETCONTROL;
+	int fd = socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ICMPV6);
+
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0 ||
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_TCLASS, &tclass, sizeof(tclass)) < 0) {
+		int r = -errno;
+
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int icmp6_send(int fd, const uint8_t *msg, size_t len, const uint8_t dst[16])
+{
+	struct sockaddr_in6 to = { .sin6_family = AF_INET6 };
+	ssize_t n;
+
+	memcpy(&to.sin6_addr, dst, sizeof(to.sin6_addr));
+	n = sendto(fd, msg, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to, sizeof(to));
 	return n < 0 ? -errno : 0;
 }

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "methods_collide.h"
+#include "methods_exhaust.h"
 #include "methods_lease.h"
 
 #define FLOWS_AT_ONCE 64  /* read from the table by one call */
@@ -183,13 +184,14 @@ static int pools_next(void *state, json_t **ret)
 		"slices", (json_int_t)hold_count(&e->holds, p->name), "clients",
 		prefixes(p->clients, p->n_clients), "no_nat", prefixes(p->no_nat, p->n_no_nat),
 		"tcp_mapping", mapping_name(p->mapping[SLUICE_TCP]), "udp_mapping",
-		mapping_name(p->mapping[SLUICE_UDP]), "filtering", filtering_name(p->filtering[SLUICE_UDP]),
-		"unleased", unleased_name(p->unleased), "tags", strings(p->tags, p->n_tags),
-		"flows", counts(live), "packets", "in", (json_int_t)st.in.packets, "out",
-		(json_int_t)st.out.packets, "bytes", "in", (json_int_t)st.in.bytes, "out",
-		(json_int_t)st.out.bytes, "created", counts((const uint64_t *)st.created),
-		"refused", counts((const uint64_t *)st.refused), "resolved",
-		(json_int_t)st.resolved, "unleased_seen", (json_int_t)st.unleased);
+		mapping_name(p->mapping[SLUICE_UDP]), "filtering",
+		filtering_name(p->filtering[SLUICE_UDP]), "unleased", unleased_name(p->unleased),
+		"tags", strings(p->tags, p->n_tags), "flows", counts(live), "packets", "in",
+		(json_int_t)st.in.packets, "out", (json_int_t)st.out.packets, "bytes", "in",
+		(json_int_t)st.in.bytes, "out", (json_int_t)st.out.bytes, "created",
+		counts((const uint64_t *)st.created), "refused",
+		counts((const uint64_t *)st.refused), "resolved", (json_int_t)st.resolved,
+		"unleased_seen", (json_int_t)st.unleased);
 	return *ret ? 1 : -ENOMEM;
 }
 
@@ -292,8 +294,8 @@ struct walk {
 	struct dp_flow_cursor *cursor;
 	struct dp_flow flows[FLOWS_AT_ONCE];
 	size_t n, at;
-	int pool_row; /* -1: all */
-	int proto;    /* 0: all */
+	int pool_row;      /* -1: all */
+	const char *proto; /* dp_proto_name(); NULL: all */
 	bool by_client;
 	struct prefix client;
 	uint16_t port; /* 0: all */
@@ -313,7 +315,8 @@ static bool walk_matches(const struct walk *w, const struct dp_flow *f)
 {
 	if (w->pool_row >= 0 && f->pool != (uint32_t)w->pool_row)
 		return false;
-	if (w->proto && f->proto != w->proto)
+	/* By name: ICMPv6 goes by that of ICMP. */
+	if (w->proto && strcmp(dp_proto_name(f->proto), w->proto))
 		return false;
 	if (w->by_client && !prefix_contains(&w->client, &f->inner))
 		return false;
@@ -382,7 +385,7 @@ static int list_flows(struct control_call *call, void *data)
 
 		for (int i = 0; i < SLUICE_L4_MAX; i++)
 			if (!strcmp(proto, dp_proto_name((uint8_t)protos[i])))
-				want.proto = protos[i];
+				want.proto = dp_proto_name((uint8_t)protos[i]);
 		if (!want.proto)
 			return control_invalid(call, "proto");
 	}
@@ -435,6 +438,7 @@ const struct control_method methods_table[] = {
 	  .params = "pool proto port uid state id",
 	  .flags = CONTROL_ANY },
 	METHODS_LIST_COLLISIONS,
+	METHODS_LIST_EXHAUSTION,
 	{ .name = "ListSockets",
 	  .fn = methods_list_sockets,
 	  .params = "pool proto port",

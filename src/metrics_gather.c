@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "exhaust.h"
 
 static const char *const protos[SLUICE_L4_MAX] = { "tcp", "udp", "icmp" };
 
@@ -169,6 +170,38 @@ static void gather_pools(const struct engine *e, uint64_t now_ns, struct metrics
 	metric_count(expired, METRIC_LABELS({ "reason", "ended" }), ended);
 }
 
+/* Without addresses: the destinations are told by ListExhaustion alone. */
+static void gather_exhaustion(const struct engine *e, struct metrics_text *t)
+{
+	struct metric_family *full = metrics_text_family(
+		t, "sluice_pool_full_seconds", METRIC_GAUGE,
+		"Until all ports of a pool that are not leased are in use, if it goes on filling; "
+		"+Inf: not in sight.");
+	struct metric_family *refused =
+		metrics_text_family(t, "sluice_pool_refused_total", METRIC_COUNTER,
+				    "Flows that found no port or no room.");
+
+	for (size_t i = 0; i < e->config->n_pools; i++) {
+		const char *pool = e->config->pools[i].name;
+		int row = plan_pool_row(e->plan, pool);
+
+		for (int l4 = 0; row >= 0 && l4 < SLUICE_L4_MAX; l4++) {
+			const struct exhaust_state *s =
+				exhaust_pool(e->exhaust, (uint32_t)row, (enum sluice_l4)l4);
+			const struct metric_label labels[] = { { "pool", pool },
+							       { "proto", protos[l4] },
+							       { NULL, NULL } };
+			double left_s;
+
+			if (!s)
+				continue;
+			left_s = exhaust_left_s(&s->forecast, &s->now);
+			metric_value(full, labels, left_s < 0 ? INFINITY : left_s);
+			metric_count(refused, labels, s->refused);
+		}
+	}
+}
+
 static void gather_drops(const struct dp *dp, struct metrics_text *t)
 {
 	struct metric_family *f =
@@ -227,6 +260,7 @@ void metrics_gather(const struct metrics_sources *s, uint64_t now_ns, struct met
 	metric_count(f, METRIC_LABELS({ "version", SLUICE_VERSION }), 1);
 	if (s->engine) {
 		gather_pools(s->engine, now_ns, t);
+		gather_exhaustion(s->engine, t);
 		gather_drops(s->engine->dp, t);
 	}
 	gather_collisions(s->collisions, s->watcher, t);

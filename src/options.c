@@ -59,6 +59,8 @@ static const struct options_command commands[] = {
 	{ "collisions", cmd_collisions, "sockets whose port another user of the address has",
 	  KIND | PROTO | NETNS | WHITHER | SINCE | LIMIT | FOLLOW, "tcp|udp" },
 	{ "drops", cmd_drops, "how many packets were dropped, and why" },
+	{ "exhaustion", cmd_exhaustion,
+	  "how full pools and slices are, when they will be, who found no port", POOL },
 	{ "acquire", cmd_acquire, "take ports, and print the lease",
 	  WHERE | PROTO | PORT | EXCLUSIVE | COUNT | LEASES | ALIGN | PARITY | TTL | UNTIL | NAME |
 		  LABEL,

@@ -148,10 +148,14 @@ static inline bool model_addrs(const struct frame *f, uint32_t *ret_src, uint32_
 	return true;
 }
 
-/* A whole packet of TCP, UDP or an echo, with a header that means something. */
+/*
+ * A packet, or a first piece, of TCP, UDP or an echo, with a header that means something. Of pieces that have others behind them the length is a multiple of eight.
+ */
 static inline bool model_sound(const struct view *v)
 {
-	if (!v->ip4 || v->frag || v->cut || !v->ports)
+	if (!v->ip4 || v->frag_later || v->cut || !v->ports)
+		return false;
+	if (v->frag && (v->end - v->l4) % 8)
 		return false;
 	switch (v->proto) {
 	case P_TCP:
@@ -234,6 +238,34 @@ static inline struct model_key model_own_echo_key(uint32_t ip, uint32_t port, ui
 static inline bool model_opens(const struct view *v)
 {
 	return v->proto != P_TCP || (v->flags & (T_SYN | T_ACK)) == T_SYN;
+}
+
+/* Pieces wait, and there are only so many places. */
+static inline bool model_piece_dropped(const struct view *v, const struct run *r)
+{
+	return v->frag && r->verdict == VERDICT_DROP &&
+	       (r->reason == HELD || r->reason == SLUICE_DROP_frag_full);
+}
+
+/* A later piece: nothing says that it passes, but if it does, only its address has changed. */
+static inline const char *model_later(const struct model *m, const struct frame *in,
+				      const struct view *v, bool source, const struct run *r)
+{
+	struct frame want = *in;
+	struct view out;
+
+	if (r->verdict == VERDICT_DROP)
+		return NULL;
+	frame_view(&r->out, &out);
+	memcpy(want.b + v->l3 + 10, r->out.b + v->l3 + 10, 2);
+	memcpy(want.b + v->l3 + (source ? 12 : 16), r->out.b + v->l3 + (source ? 12 : 16), 4);
+	if (!frame_equal(&want, &r->out))
+		return "bytes of a later piece changed";
+	if (v->l3_resid != out.l3_resid)
+		return "the IP checksum of a later piece is wrong";
+	if (source ? !model_shared(m, out.src) : !model_client(m, out.dst) && out.dst != v->dst)
+		return "a later piece went astray";
+	return NULL;
 }
 
 /* A packet that goes on must be what it was. */
@@ -342,6 +374,11 @@ static inline const char *model_egress(struct model *m, uint32_t came_by, const 
 	frame_view(in, &v);
 	if (model_error(&v) && !(came_by != MADE_HERE && model_shared(m, src)))
 		return model_error_out(m, came_by == MADE_HERE, in, &v, r);
+	if (model_piece_dropped(&v, r))
+		return NULL;
+	if (v.frag_later && (came_by == MADE_HERE ? model_shared(m, src)
+						  : model_client(m, src) && !model_no_nat(m, dst)))
+		return model_later(m, in, &v, true, r);
 	if (model_shared(m, src)) {
 		if (r->verdict == VERDICT_PASS && came_by != MADE_HERE)
 			return "a forwarded packet left with a shared source";
@@ -382,6 +419,10 @@ static inline const char *model_ingress(struct model *m, const struct frame *in,
 	frame_view(in, &v);
 	if (model_error(&v))
 		return model_error_in(m, in, &v, r);
+	if (model_piece_dropped(&v, r))
+		return NULL;
+	if (v.frag_later)
+		return model_later(m, in, &v, false, r);
 	if (!model_sound(&v) || (v.proto == P_ICMP && v.type != 0))
 		return r->verdict == VERDICT_DROP ? NULL : "an unsound packet came in";
 	if (!model_slice(m, v.dst, v.dport))

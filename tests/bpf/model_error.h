@@ -6,9 +6,9 @@
 #define MODEL_ERROR_H
 
 struct model_quote {
-	bool header; /* its IP header can be read */
-	bool sound;  /* and its ports, or the id of an echo */
-	bool good;   /* and the checksums are right that have to be */
+	bool header;        /* its IP header can be read */
+	bool sound;         /* and its ports, or the id of an echo */
+	bool good;          /* and the checksums are right that have to be */
 	uint32_t at, l4, n; /* in the frame; n: bytes of it */
 	uint8_t proto;
 	bool request, reply;
@@ -129,8 +129,7 @@ static inline const char *model_error_in(struct model *m, const struct frame *in
 	known = q.sound && !q.reply && q.src == v->dst && model_slice(m, v->dst, q.sport) &&
 		flow->key.kind != NOTHING;
 	if (known && m->eim[q.proto])
-		known = model_has(m,
-				  model_session_key(q.proto, v->dst, q.sport, q.dst, q.dport));
+		known = model_has(m, model_session_key(q.proto, v->dst, q.sport, q.dst, q.dport));
 	if (!known)
 		return r->verdict == VERDICT_DROP ? NULL : "an error about no flow came in";
 	if (!q.good)
@@ -143,10 +142,7 @@ static inline const char *model_error_in(struct model *m, const struct frame *in
 static inline struct model_slot *model_error_flow(struct model *m, const struct model_quote *q,
 						  enum model_kind kind)
 {
-	struct model_key key = { .kind = kind,
-				 .proto = q->proto,
-				 .a = q->dst,
-				 .aport = q->dport };
+	struct model_key key = { .kind = kind, .proto = q->proto, .a = q->dst, .aport = q->dport };
 	struct model_slot *flow;
 
 	if (!m->eim[q->proto]) {
@@ -156,8 +152,8 @@ static inline struct model_slot *model_error_flow(struct model *m, const struct 
 	flow = model_find(m, &key);
 	if (flow->key.kind == NOTHING)
 		return NULL;
-	if (m->eim[q->proto] && !model_has(m, model_session_key(q->proto, flow->ip, flow->port,
-								q->src, q->sport)))
+	if (m->eim[q->proto] &&
+	    !model_has(m, model_session_key(q->proto, flow->ip, flow->port, q->src, q->sport)))
 		return NULL;
 	return flow;
 }
@@ -186,8 +182,7 @@ static inline const char *model_error_out(struct model *m, bool here, const stru
 				      own ? flow->ip : v->src);
 	}
 	if (here && model_shared(m, v->src))
-		return r->verdict == VERDICT_DROP ? NULL
-						  : "an error left with a shared source";
+		return r->verdict == VERDICT_DROP ? NULL : "an error left with a shared source";
 	if (!here && model_client(m, v->src) && !model_no_nat(m, v->dst))
 		return r->verdict == VERDICT_DROP ? NULL : "a client's error about no flow left";
 	if (!model_client(m, v->src) || here) {

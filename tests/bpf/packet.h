@@ -44,11 +44,15 @@ struct frame {
 struct spec {
 	uint8_t proto;
 	uint32_t src, dst;
-	uint16_t sport, dport;   /* ICMP: sport is the id */
-	uint8_t flags;           /* TCP flags */
-	uint8_t type, code;      /* ICMP */
-	uint8_t ip_words;        /* of IP options, 0 to 10 */
-	uint8_t tcp_words;       /* of TCP options, 0 to 10 */
+	uint16_t sport, dport; /* ICMP: sport is the id */
+	uint8_t flags;         /* TCP flags */
+	uint8_t type, code;    /* ICMP */
+	uint8_t ip_words;      /* of IP options, 0 to 10 */
+	uint8_t tcp_words;     /* of TCP options, 0 to 10 */
+	uint32_t seq,
+		ack; /* TCP; 0: the same for both, so that each end has got all that the other has sent */
+	uint16_t window; /* TCP */
+	uint8_t scale; /* TCP: 1 + the shift of a window scale option, behind a NOP; with tcp_words */
 	uint16_t frag;           /* the IP header's flags and offset; 0: DF */
 	uint16_t payload;        /* bytes after the transport header */
 	uint16_t vlan;           /* a tag, put in line */
@@ -148,12 +152,17 @@ static inline uint32_t build_l4(uint8_t *p, const struct spec *s)
 		memset(p, 0, hlen);
 		put16(p, s->sport);
 		put16(p + 2, s->dport);
-		put32(p + 4, 0x01020304);
-		put32(p + 8, s->flags & T_ACK ? 0x0a0b0c0d : 0);
+		put32(p + 4, s->seq ? s->seq : 0x01020304);
+		put32(p + 8, !(s->flags & T_ACK) ? 0 : s->ack ? s->ack : 0x01020304);
 		p[12] = (uint8_t)(hlen / 4 << 4);
 		p[13] = s->flags;
-		put16(p + 14, 64240);
+		put16(p + 14, s->window ? s->window : 64240);
 		memset(p + 20, 1, hlen - 20); /* NOP */
+		if (s->scale) {
+			p[hlen - 3] = 3;
+			p[hlen - 2] = 3;
+			p[hlen - 1] = (uint8_t)(s->scale - 1);
+		}
 		off = 16;
 		break;
 	case P_UDP:
@@ -330,9 +339,10 @@ static inline void frame_view(const struct frame *f, struct view *v)
 	}
 	l4_len = total - hlen;
 	if (v->proto == P_UDP) {
-		if (get16(p + 4) < 8 || get16(p + 4) > n)
+		/* A first piece has only some of it. */
+		if (get16(p + 4) < 8 || (get16(p + 4) > n && !v->frag))
 			v->cut = true;
-		else
+		else if (!v->frag)
 			n = l4_len = get16(p + 4);
 	}
 	v->l4_zero = v->proto == P_UDP && !get16(f->b + v->csum_off);

@@ -149,7 +149,7 @@ static void test_too_large(void **state)
 	(void)state;
 	opts.max_flows = UINT32_MAX;
 	/* The map is named, in the words of libbpf. */
-	open_refused(&opts, -E2BIG, "'fwd'");
+	open_refused(&opts, -E2BIG, "libbpf: map '");
 	assert_false(lab_has("maps"));
 	assert_false(lab_has("maps-new"));
 }

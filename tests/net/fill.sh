@@ -16,12 +16,52 @@ drops() { # REASON
 	sluice_ctl edge1 -j drops | jq ".drops[] | select(.reason == \"$1\") | .packets"
 }
 
+# One case: a command must succeed.
+check_that() { # NAME WHY COMMAND...
+	local name=$1 why=$2
+
+	shift 2
+	if "$@" >/dev/null 2>&1; then
+		test_ok "$name"
+	else
+		test_fail "$name" "$why"
+	fi
+}
+
 used() { # PROTO
 	sluice_ctl edge1 -j slices | jq ".slices[0].used.$1"
 }
 
 all_used() { # PROTO
 	[[ $(used "$1") -eq $PORTS ]]
+}
+
+# A field of a row of "sluice exhaustion".
+exhaustion() { # WHAT PROTO FIELD
+	sluice_ctl edge1 -j exhaustion |
+		jq -r "[.exhaustion[] | select(.what == \"$1\" and .proto == \"$2\")][0].$3"
+}
+
+told() { # KIND PROTO
+	grep -E '"event": ?"exhaustion"' "$(bg_out monitor)" | grep -q "\"$1: pool .*$2"
+}
+
+# Pool, slice and destination are full, and it was told.
+check_exhaustion() { # NAME PROTO
+	local destination="198.51.100.10 7000 $PORTS"
+
+	[[ $1 = *eim ]] && destination="null null $PORTS"
+	wait_for 10 told refusing "$2" || true
+	check_that "fill/$1/told" "no event that the pool refuses" told refusing "$2"
+	check_that "fill/$1/told-before" "no event that the pool came near" told near "$2"
+	check "fill/$1/pool-full" "ports, and seconds until full" \
+		"$(exhaustion pool "$2" used) $(exhaustion pool "$2" full_s)" = "$PORTS 0"
+	check "fill/$1/slice-full" "ports, and seconds until full" \
+		"$(exhaustion slice "$2" used) $(exhaustion slice "$2" full_s)" = "$PORTS 0"
+	check "fill/$1/destination" "the hottest destination, and its flows" \
+		"$(exhaustion destination "$2" destination) $(exhaustion destination "$2" port) $(exhaustion destination "$2" used)" = "$destination"
+	check "fill/$1/destination-refused" "flows that it was refused" "$(exhaustion destination "$2" refused)" -ge 3
+	check "fill/$1/pool-refused" "flows that the pool refused" "$(exhaustion pool "$2" refused)" -ge 3
 }
 
 fill() { # NAME PROTO POOL-LINES
@@ -58,6 +98,7 @@ fill() { # NAME PROTO POOL-LINES
 	wait_out monitor 10 '"reason": ?"no_port"' || true
 	check "fill/$name/event" "no_port events in sluice monitor" \
 		"$(grep -cE '"reason": ?"no_port"' "$(bg_out monitor)" || true)" -ge 1
+	check_exhaustion "$name" "$proto"
 
 	bg_send many verify
 	wait_out many 30 '"event":"verify"'

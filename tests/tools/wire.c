@@ -44,7 +44,7 @@
 #include <unistd.h>
 
 #define RING_BLOCK  (1U << 20)
-#define RING_BLOCKS 64
+#define RING_BLOCKS 256
 #define RING_TOV_MS 10
 #define SAMPLES_MAX 8
 

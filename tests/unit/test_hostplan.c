@@ -458,6 +458,54 @@ static bool wanted(const struct host *h, const char *kind, const char *key)
 	return hostplan_wanted(&c, &h->c);
 }
 
+static void test_forwarding6(void **state)
+{
+	char names[2][IFNAMSIZ] = { "lan", "default" };
+	struct host h;
+
+	(void)state;
+	host_init(&h);
+	h.f.forwarding6_all = 0;
+	/* Without clients of IPv6, nothing. */
+	assert_changes(&h, "");
+	assert_false(wanted(&h, "sysctl", "net.ipv6.conf.all.forwarding"));
+	assert_int_equal(judged(&h, "sysctl.ipv6_forwarding", FINDING_OK, ""), 0);
+
+	h.f.has_clients6 = true;
+	h.f.uplinks[0].accept_ra = 1;
+	h.f.uplinks[1].accept_ra = 2;
+	h.f.forwarding6 = names;
+	h.f.n_forwarding6 = 2;
+	assert_changes(&h, "sysctl net.ipv6.conf.wan.accept_ra 1 2;"
+			   "sysctl net.ipv6.conf.lan.forwarding 1 1;"
+			   "sysctl net.ipv6.conf.default.forwarding 1 1;"
+			   "sysctl net.ipv6.conf.all.forwarding 0 1;");
+	h.f.n_addrs6 = 1;
+	assert_int_equal(judged(&h, "sysctl.ipv6_forwarding", FINDING_WARN, "is 0"), 1);
+	h.c.set_sysctls = false;
+	assert_changes(&h, "");
+	assert_int_equal(judged(&h, "sysctl.ipv6_forwarding", FINDING_ERROR, "is 0"), 1);
+
+	h.c.set_sysctls = true;
+	h.f.forwarding6_all = 1;
+	assert_changes(&h, "");
+	assert_int_equal(judged(&h, "sysctl.ipv6_forwarding", FINDING_OK, "is 1"), 1);
+	assert_int_equal(judged(&h, "sysctl.ipv6_forwarding", FINDING_INFO, "wan.accept_ra is 1"),
+			 1);
+	h.f.forwarding6_all = -EACCES;
+	assert_changes(&h, "");
+	assert_int_equal(judged(&h, "sysctl.ipv6_forwarding", FINDING_WARN, "can't be read"), 1);
+
+	/* Which ones are still wanted goes by the family of the clients. */
+	assert_true(wanted(&h, "sysctl", "net.ipv4.ip_forward"));
+	assert_int_equal(prefix_parse("2001:db8:1::/64", &h.prefixes[0]), 0);
+	assert_false(wanted(&h, "sysctl", "net.ipv4.ip_forward"));
+	assert_true(wanted(&h, "sysctl", "net.ipv6.conf.all.forwarding"));
+	assert_true(wanted(&h, "sysctl", "net.ipv6.conf.lan.forwarding"));
+	assert_true(wanted(&h, "sysctl", "net.ipv6.conf.wan.accept_ra"));
+	assert_false(wanted(&h, "sysctl", "net.ipv6.conf.lan.accept_ra"));
+}
+
 static void test_wanted(void **state)
 {
 	struct host h;
@@ -550,12 +598,19 @@ static void test_sysctl_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_way_out),          cmocka_unit_test(test_all_well),
-		cmocka_unit_test(test_interface_values), cmocka_unit_test(test_forwarding),
-		cmocka_unit_test(test_routes),           cmocka_unit_test(test_ipv6),
-		cmocka_unit_test(test_uplinks),          cmocka_unit_test(test_many_inner),
-		cmocka_unit_test(test_port_range),       cmocka_unit_test(test_ports_in),
-		cmocka_unit_test(test_wanted),           cmocka_unit_test(test_change_set),
+		cmocka_unit_test(test_way_out),
+		cmocka_unit_test(test_all_well),
+		cmocka_unit_test(test_interface_values),
+		cmocka_unit_test(test_forwarding),
+		cmocka_unit_test(test_forwarding6),
+		cmocka_unit_test(test_routes),
+		cmocka_unit_test(test_ipv6),
+		cmocka_unit_test(test_uplinks),
+		cmocka_unit_test(test_many_inner),
+		cmocka_unit_test(test_port_range),
+		cmocka_unit_test(test_ports_in),
+		cmocka_unit_test(test_wanted),
+		cmocka_unit_test(test_change_set),
 		cmocka_unit_test(test_sysctl_keys),
 	};
 

@@ -328,6 +328,156 @@ static void test_options(void **state)
 	}
 }
 
+/* IPv6: a packet of proto from 2001:db8:1::2 to 2001:db8:3::10, behind extension headers. */
+static struct sample sample6_new(uint8_t proto, const uint8_t *ext, size_t extlen, uint8_t first,
+				 size_t data)
+{
+	struct sample s = { .len = 40 + extlen + data };
+
+	s.b[0] = 0x60;
+	set16(s.b + 4, (unsigned int)(extlen + data));
+	s.b[6] = extlen ? first : proto;
+	s.b[7] = 63;
+	memcpy(s.b + 8, (uint8_t[]){ 0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2 }, 16);
+	memcpy(s.b + 24, (uint8_t[]){ 0x20, 1, 0xd, 0xb8, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10 },
+	       16);
+	if (extlen)
+		memcpy(s.b + 40, ext, extlen);
+	for (size_t i = 0; i < data; i++)
+		s.b[40 + extlen + i] = (uint8_t)(i * 5 + 1);
+	return s;
+}
+
+/* quote 0: must be refused. */
+static void judged6(const uint8_t *snap, size_t len, size_t quote)
+{
+	uint8_t *exact = malloc(len ? len : 1);
+	uint8_t buf[ICMP_MSG_MAX], dst[16];
+	size_t n = 12345, i;
+	int r;
+
+	assert_non_null(exact);
+	memcpy(exact, snap, len);
+	memset(buf, GUARD, sizeof(buf));
+	memset(dst, GUARD, sizeof(dst));
+	r = icmp6_unreachable_build(exact, len, buf, &n, dst);
+	free(exact);
+	if (!quote) {
+		assert_int_equal(r, -EINVAL);
+		assert_int_equal(n, 12345);
+		for (i = 0; i < sizeof(buf); i++)
+			assert_int_equal(buf[i], GUARD);
+		for (i = 0; i < sizeof(dst); i++)
+			assert_int_equal(dst[i], GUARD);
+		return;
+	}
+	assert_int_equal(r, 0);
+	assert_int_equal(n, 8 + quote);
+	assert_memory_equal(buf, ((uint8_t[]){ 1, 1, 0, 0, 0, 0, 0, 0 }), 8);
+	assert_memory_equal(buf + 8, snap, quote);
+	assert_memory_equal(dst, snap + 8, 16);
+	for (i = n; i < sizeof(buf); i++)
+		assert_int_equal(buf[i], GUARD);
+}
+
+static void test_quote6(void **state)
+{
+	static const struct {
+		size_t data, snap, quote;
+	} cases[] = {
+		{ 40, 80, 80 },   /* all of it */
+		{ 40, 48, 48 },   /* the least */
+		{ 40, 47, 0 },    /* too little to tell whose packet it was */
+		{ 40, 40, 0 },    /* header only, though the packet has more */
+		{ 40, 39, 0 },    /* not even that */
+		{ 0, 40, 40 },    /* a bare header */
+		{ 3, 43, 43 },    /* a short packet */
+		{ 3, 42, 0 },     /* not all of it */
+		{ 3, 80, 43 },    /* the rest is padding of the link */
+		{ 56, 96, 96 },   /* the most */
+		{ 200, 240, 96 }, /* more */
+	};
+	struct sample s;
+
+	(void)state;
+	for (size_t i = 0; i < N(cases); i++) {
+		s = sample6_new(IPPROTO_UDP, NULL, 0, 0, cases[i].data);
+		judged6(s.b, cases[i].snap, cases[i].quote);
+	}
+	s = sample6_new(IPPROTO_TCP, NULL, 0, 0, 40);
+	for (size_t i = 0; i < 48; i++)
+		judged6(s.b, i, 0);
+	for (unsigned int version = 0; version < 16; version++) {
+		s.b[0] = (uint8_t)(version << 4);
+		judged6(s.b, s.len, version == 6 ? 80 : 0);
+	}
+}
+
+static void test_addresses6(void **state)
+{
+	static const struct {
+		const char *addr;
+		bool fine;
+	} cases[] = {
+		{ "2001:db8::1", true }, { "fd00::1", true },
+		{ "64:ff9b::1", true },  { "::", false },
+		{ "::1", false },        { "ff02::1", false },
+		{ "fe80::1", false },    { "::ffff:10.1.0.2", false },
+		{ "febf::1", false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < N(cases); i++) {
+		struct sample src = sample6_new(IPPROTO_UDP, NULL, 0, 0, 40), dst = src;
+
+		assert_int_equal(inet_pton(AF_INET6, cases[i].addr, src.b + 8), 1);
+		assert_int_equal(inet_pton(AF_INET6, cases[i].addr, dst.b + 24), 1);
+		judged6(src.b, src.len, cases[i].fine ? 80 : 0);
+		judged6(dst.b, dst.len, cases[i].fine ? 80 : 0);
+	}
+}
+
+static void test_inside6(void **state)
+{
+	static const struct {
+		uint8_t ext[24];
+		size_t len;
+		uint8_t first;
+		bool fine;
+	} cases[] = {
+		{ { 17, 0, 1, 4 }, 8, 0, true },    /* hop-by-hop options */
+		{ { 17, 1, 1, 12 }, 16, 60, true }, /* destination options */
+		{ { 60, 0, 0, 0, 0, 0, 0, 0, 17, 0 }, 16, 0, true },
+		{ { 17, 0, 0, 0, 1, 2, 3, 4 }, 8, 44, true },  /* whole, by its fragment header */
+		{ { 17, 0, 0, 1, 1, 2, 3, 4 }, 8, 44, true },  /* a first piece */
+		{ { 17, 0, 0, 8, 1, 2, 3, 4 }, 8, 44, false }, /* a later one */
+		{ { 17, 0, 1, 0, 1, 2, 3, 4 }, 8, 44, false },
+		{ { 17, 0, 4, 1 }, 8, 43, false },   /* routing header */
+		{ { 17, 200, 0, 0 }, 8, 60, false }, /* longer than the packet */
+		{ { 59, 0, 0, 0 }, 8, 60, false },   /* nothing behind it */
+		{ { 17, 0, 0, 0 }, 8, 51, false },   /* AH */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < N(cases); i++) {
+		struct sample s =
+			sample6_new(IPPROTO_UDP, cases[i].ext, cases[i].len, cases[i].first, 20);
+
+		judged6(s.b, s.len, cases[i].fine ? s.len : 0);
+		judged6(s.b, 40 + cases[i].len + 7, 0);
+		judged6(s.b, 40 + cases[i].len - 1, 0);
+	}
+	for (unsigned int type = 0; type < 256; type++) {
+		struct sample s = sample6_new(IPPROTO_ICMPV6, NULL, 0, 0, 20);
+
+		s.b[40] = (uint8_t)type;
+		judged6(s.b, s.len, type == 128 || type == 129 ? 60 : 0);
+		s.len = 47;
+		set16(s.b + 4, 7);
+		judged6(s.b, s.len, 0);
+	}
+}
+
 static void test_rate(void **state)
 {
 	const uint64_t s = 1000000000;
@@ -394,7 +544,9 @@ int main(void)
 		cmocka_unit_test(test_quote),       cmocka_unit_test(test_known_bytes),
 		cmocka_unit_test(test_bad_headers), cmocka_unit_test(test_fragments),
 		cmocka_unit_test(test_addresses),   cmocka_unit_test(test_icmp_inside),
-		cmocka_unit_test(test_options),     cmocka_unit_test(test_rate),
+		cmocka_unit_test(test_options),     cmocka_unit_test(test_quote6),
+		cmocka_unit_test(test_addresses6),  cmocka_unit_test(test_inside6),
+		cmocka_unit_test(test_rate),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

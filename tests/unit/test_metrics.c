@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "clock.h"
+#include "exhaust.h"
 #include "metrics_gather.h"
 
 #define CONFIG                                                                                   \
@@ -66,6 +67,25 @@ void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX
 {
 	assert_int_equal(row, 7);
 	memcpy(ret, dp->used, sizeof(dp->used));
+}
+
+void dp_slice_leased(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX])
+{
+	(void)dp;
+	assert_int_equal(row, 7);
+	memset(ret, 0, SLUICE_L4_MAX * sizeof(*ret));
+	ret[SLUICE_TCP] = 96;
+}
+
+const struct sluice_slice *dp_slice(const struct dp *dp, uint32_t row)
+{
+	static const struct sluice_slice slice = { .state = SLUICE_SLICE_HELD,
+						   .first = 40960,
+						   .last = 43007 };
+
+	(void)dp;
+	assert_int_equal(row, 7);
+	return &slice;
 }
 
 static const char *const reasons[] = {
@@ -322,6 +342,8 @@ static int setup(void **state)
 				  .holds = { holds, 2 },
 				  .dp = &dp,
 				  .lessor = &lessor };
+	engine.exhaust = exhaust_new();
+	assert_non_null(engine.exhaust);
 	dp.used[SLUICE_TCP] = 5;
 	dp.used[SLUICE_ICMP] = 1;
 	dp.pools[0].created[SLUICE_TCP] = 10;
@@ -346,6 +368,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static int teardown(void **state)
 {
 	(void)state;
+	exhaust_free(engine.exhaust);
 	lease_table_free(lessor.table);
 	store_close(store);
 	config_free(config);
@@ -364,6 +387,28 @@ static char *gather(const struct metrics_sources *s, uint64_t now_ns)
 }
 
 static const struct metrics_sources all = { &engine, NULL, &collisions, &watcher };
+
+/* Pool a fills: 40 ports a second, in two slices of 2048 of which 96 are leased. Nothing is known before it was looked at. */
+static void test_exhaustion(void **state)
+{
+	char *text = gather(&all, 20 * NS_PER_S);
+
+	(void)state;
+	assert_null(strstr(text, "\nsluice_pool_full_seconds{"));
+	free(text);
+	dp.pools[0].refused[SLUICE_TCP] = 3;
+	exhaust_look(engine.exhaust, &engine, 20 * NS_PER_S);
+	dp.used[SLUICE_TCP] = 105;
+	exhaust_look(engine.exhaust, &engine, 25 * NS_PER_S);
+	text = gather(&all, 25 * NS_PER_S);
+	assert_line(text, "sluice_pool_full_seconds{pool=\"a\",proto=\"tcp\"} 92.35");
+	assert_line(text, "sluice_pool_full_seconds{pool=\"a\",proto=\"udp\"} +Inf");
+	assert_line(text, "sluice_pool_full_seconds{pool=\"b\",proto=\"tcp\"} +Inf");
+	assert_line(text, "sluice_pool_refused_total{pool=\"a\",proto=\"tcp\"} 3");
+	assert_null(strstr(text, "203.0.113"));
+	free(text);
+	dp.used[SLUICE_TCP] = 5;
+}
 
 static void test_names(void **state)
 {
@@ -484,9 +529,10 @@ static void test_commits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_format),     cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_long),       cmocka_unit_test(test_names),
-		cmocka_unit_test(test_watch_only), cmocka_unit_test(test_commits),
+		cmocka_unit_test(test_format),  cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_long),    cmocka_unit_test(test_exhaustion),
+		cmocka_unit_test(test_names),   cmocka_unit_test(test_watch_only),
+		cmocka_unit_test(test_commits),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
