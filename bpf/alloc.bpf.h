@@ -317,6 +317,9 @@ static __noinline int alloc_slice(struct alloc_loop *l, __u32 row)
 		bpf_loop(2 * a->nports + 1024, try_eim, l, 0);
 		if (a->result != ALLOC_FULL)
 			return 0;
+		/* The sweep will not let ports rest here. */
+		if (a->l4 == SLUICE_UDP && sl->pressed_s != a->now_s)
+			sl->pressed_s = a->now_s;
 	}
 	/* Endpoint-independent: no destination. */
 	__builtin_memset(&a->full_key, 0, sizeof(a->full_key));

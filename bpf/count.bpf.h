@@ -92,6 +92,15 @@ static __always_inline struct sluice_conf *conf_row(void)
 	return bpf_map_lookup_elem(&conf, &zero);
 }
 
+/* Where the packets of the interface begin that this one is at: behind an Ethernet header, or with IP. */
+static __always_inline __u32 l3_off(struct __sk_buff *skb)
+{
+	struct sluice_conf *c = conf_row();
+	__u32 ifindex = skb->ifindex;
+
+	return c && c->l3_links && bpf_map_lookup_elem(&l3_links, &ifindex) ? 0 : ETH_HLEN;
+}
+
 /* Whose socket sent the packet? */
 static __always_inline void event_owner(struct __sk_buff *skb, struct sluice_event *e)
 {

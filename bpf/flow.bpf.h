@@ -10,6 +10,8 @@
 #include "client.bpf.h"
 #include "sluice_flow.h"
 
+#define PRESSED_S 10 /* for so long after a port was missing none rests */
+
 static __always_inline struct sluice_pool *pool_of(__u32 row)
 {
 	return bpf_map_lookup_elem(&pools, &row);
@@ -247,6 +249,34 @@ static __always_inline struct sluice_block *block_of(const struct sluice_slice *
 	*ret_bit = off % SLUICE_BLOCK_PORTS;
 	row = sluice_block_row(sl->block_base, sl->last - sl->first + 1, l4, off);
 	return bpf_map_lookup_elem(&blocks, &row);
+}
+
+/*
+ * Does a mapping of UDP that has ended still keep its port from others? The client that had it goes on with it. Not where ports are needed, nor
+ * in a block that drains.
+ */
+GLOBAL bool mapping_rests(const struct sluice_flow *f, __u8 proto, __u32 now_s)
+{
+	__u32 bit = 0, zero = 0;
+	struct sluice_pool *pool;
+	struct sluice_slice *sl;
+	struct sluice_block *b;
+	struct sluice_conf *c;
+
+	if (!f || proto != IPPROTO_UDP || f->seen_s == SLUICE_DEAD ||
+	    (f->flags & (SLUICE_FLOW_EIM | SLUICE_FLOW_OWN)) != SLUICE_FLOW_EIM)
+		return false;
+	sl = slice_of(f);
+	c = bpf_map_lookup_elem(&conf, &zero);
+	if (!sl || !c)
+		return false;
+	pool = pool_of(sl->pool);
+	if (!pool || !pool->reuse_s || now_s - *(volatile __u32 *)&sl->pressed_s < PRESSED_S ||
+	    now_s - *(volatile __u32 *)&c->pressed_s < PRESSED_S)
+		return false;
+	b = block_of(sl, proto, f->port, &bit);
+	return b && b->mode == SLUICE_BLOCK_EIM &&
+	       sluice_not_over(sluice_mapping_ends_s(proto, f), pool->reuse_s, now_s);
 }
 
 /* Take a mapping out and give its port back. Its sessions, if any, are as dead as it is. */

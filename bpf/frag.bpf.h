@@ -4,11 +4,11 @@
  * before it is copied into map "frag_hold" and dropped; when the first has come, the program turns it into each of them in turn and sends them through itself
  * once more, behind the first. All is bounded: datagrams, pieces that wait, their bytes, and 15 seconds from the first piece that came.
  *
- * A row that is complete stays, for duplicates, until room is wanted. A first piece of the same key that is no duplicate begins anew: identifications come again
- * soon where much is sent.
+ * A row that is complete goes: identifications come again soon where much is sent, and what comes for it then is another datagram's. A first piece that is no
+ * duplicate begins anew even before that.
  *
- * Left out: a piece that is stored by one CPU in the very moment in which another one translates the first piece may find nobody who replays it. It is lost, and
- * counted as frag_late.
+ * Another CPU may store a piece in the very moment in which the first is translated. Either it sees that and takes its piece back (frag_wait), or the first
+ * one's CPU sees the piece (frag_settle): both write before they look.
  */
 #ifndef FRAG_BPF_H
 #define FRAG_BPF_H
@@ -30,6 +30,7 @@ struct frag_work {
 /* Used as the work row is, and like it not to be read after bpf_clone_redirect(). */
 CPU_ROWS(frag_work, struct frag_work, 1);
 CPU_ROWS(frag_in, struct sluice_frag_held, 1);
+CPU_ROWS(frag_own, struct sluice_frag_held, 1);
 
 struct sluice_frag_room {
 	__u32 freed;    /* rows that were taken out, ever */
@@ -67,16 +68,10 @@ static __always_inline bool frag_over(__u32 since_s, __u32 now_s)
 	return now_s - since_s > SLUICE_FRAG_S;
 }
 
-static __always_inline bool frag_done(const struct sluice_frag *f)
-{
-	return f->state == SLUICE_FRAG_READY && f->total && f->bytes >= f->total;
-}
-
 /* Counts stand in maps: the verifier would tell each number of a count of its own from all others. */
 struct frag_sweep {
 	struct sluice_frag_room *room;
 	__u32 now_s;
-	bool full; /* room is wanted */
 };
 
 static long frag_sweep_row(void *map, struct sluice_frag_key *key, struct sluice_frag *f,
@@ -84,12 +79,8 @@ static long frag_sweep_row(void *map, struct sluice_frag_key *key, struct sluice
 {
 	struct sluice_frag_key k = *key;
 
-	/* A moment of grace for a duplicate, and for whoever has just found the row. */
-	if (frag_over(f->seen_s, s->now_s) ||
-	    (frag_done(f) && (s->full || s->now_s - f->seen_s > 1))) {
-		if (!bpf_map_delete_elem(map, &k))
-			__sync_fetch_and_add(&s->room->freed, 1);
-	}
+	if (frag_over(f->seen_s, s->now_s) && !bpf_map_delete_elem(map, &k))
+		__sync_fetch_and_add(&s->room->freed, 1);
 	return 0;
 }
 
@@ -118,21 +109,21 @@ static long frag_sweep_held(void *map, struct sluice_frag_hold_key *key, struct 
 	return 0;
 }
 
-/* Take out what is over; full: and what is complete. True: there is room now. The daemon's sweep does it as well. */
-GLOBAL bool frag_sweep(__u32 now_s, bool full)
+/* Take out what is over; wanted: somebody wants room. True: there is some now. The daemon's sweep does it as well. */
+GLOBAL bool frag_sweep(__u32 now_s, bool wanted)
 {
-	struct frag_sweep s = { .now_s = now_s, .full = full };
+	struct frag_sweep s = { .now_s = now_s };
 	__u32 zero = 0, freed;
 
 	s.room = bpf_map_lookup_elem(&frag_room, &zero);
-	if (!s.room || (full && s.room->futile_s == now_s))
+	if (!s.room || (wanted && s.room->futile_s == now_s))
 		return false;
 	freed = *(volatile __u32 *)&s.room->freed;
 	bpf_for_each_map_elem(&frags, frag_sweep_row, &s, 0);
 	bpf_for_each_map_elem(&frag_hold, frag_sweep_held, &s, 0);
 	if (*(volatile __u32 *)&s.room->freed != freed)
 		return true;
-	if (full)
+	if (wanted)
 		s.room->futile_s = now_s;
 	return false;
 }
@@ -164,7 +155,9 @@ static __always_inline struct sluice_frag *frag_make(struct frag_work *w, __u32 
 	return bpf_map_lookup_elem(&frags, &w->key.of);
 }
 
-static __always_inline void frag_count(struct sluice_frag *f, const struct pkt *p)
+/* The piece passes. If it was the last that was missing, the row goes. */
+static __always_inline void frag_count(const struct frag_work *w, struct sluice_frag *f,
+				       const struct pkt *p)
 {
 	__u32 unit = p->frag_at >> 8;
 	__u64 bit = 1ULL << (unit & 63);
@@ -173,6 +166,8 @@ static __always_inline void frag_count(struct sluice_frag *f, const struct pkt *
 		__sync_fetch_and_add(&f->bytes, p->frag_len);
 	if (!p->frag_more)
 		f->total = p->frag_at + p->frag_len;
+	if (f->total && f->bytes >= f->total)
+		bpf_map_delete_elem(&frags, &w->key.of);
 }
 
 /*
@@ -190,8 +185,7 @@ static __always_inline bool frag_begin(struct frag_work *w, struct __sk_buff *sk
 	f = sl ? frag_make(w, SLUICE_FRAG_BEGUN, p->now.s) : NULL;
 	if (!f)
 		return false;
-	again = f->state == SLUICE_FRAG_READY && f->sport == p->sport && f->dport == p->dport &&
-		!frag_done(f);
+	again = f->state == SLUICE_FRAG_READY && f->sport == p->sport && f->dport == p->dport;
 	if (!again) {
 		if (f->state >= SLUICE_FRAG_READY) {
 			f->units[0] = f->units[1] = f->units[2] = f->units[3] = 0;
@@ -207,8 +201,8 @@ static __always_inline bool frag_begin(struct frag_work *w, struct __sk_buff *sk
 	f->slice = slice;
 	f->epoch = sl->epoch;
 	w->id = f->id;
-	frag_count(f, p);
 	__sync_lock_test_and_set(&f->state, SLUICE_FRAG_READY);
+	frag_count(w, f, p);
 	return true;
 }
 
@@ -273,9 +267,10 @@ GLOBAL int frag_later(struct __sk_buff *skb, const struct pkt *p, __u8 way)
 	if (slice_fenced(sl, now.ns))
 		return verdict_drop(skb, p, sl->pool, SLUICE_DROP_fenced);
 	w->addr = f->addr;
-	frag_count(f, p);
+	w->id = f->id;
+	frag_count(w, f, p);
 	if (frag_rewrite(skb, p, out, out ? &p->src : &p->dst, &w->addr) ||
-	    (out && ident_write(skb, p, f->id)))
+	    (out && ident_write(skb, p, w->id)))
 		return verdict_drop(skb, p, sl->pool, SLUICE_DROP_rewrite);
 	return out ? verdict_out(skb, sl->pool) : verdict_in(skb, sl->pool);
 }
@@ -299,9 +294,7 @@ GLOBAL int frag_wait(struct __sk_buff *skb, const struct pkt *p, __u8 way, __u32
 	h->seen_s = now_s;
 	h->len = len;
 	h->live = 1;
-	/* So that also older verifiers know it for more than zero. */
-	len--;
-	asm volatile("" : "+r"(len));
+	len = LESS_ONE(len);
 	if (n >= FRAG_HELD_MAX || len >= SLUICE_FRAG_LEN ||
 	    bpf_skb_load_bytes(skb, 0, h->bytes, len + 1))
 		return verdict_drop(skb, p, pool, SLUICE_DROP_frag_full);
@@ -343,8 +336,7 @@ static long frag_replay_one(__u32 i, struct frag_replay *r)
 	if (!h || frag_over(h->seen_s, r->now_s) ||
 	    __sync_val_compare_and_swap(&h->live, 1, 0) != 1)
 		return 0;
-	len = h->len - 1;
-	asm volatile("" : "+r"(len));
+	len = LESS_ONE(h->len);
 	/* Another length in between: then nothing stays of a checksum over all bytes that the device has told. */
 	if (len < SLUICE_FRAG_LEN && !bpf_skb_change_tail(skb, len + 2, 0) &&
 	    !bpf_skb_change_tail(skb, len + 1, 0) &&
@@ -374,10 +366,8 @@ GLOBAL bool frag_replay(struct __sk_buff *skb, const struct pkt *p, __u8 way)
 	f = bpf_map_lookup_elem(&frags, &r.key.of);
 	if (!f || frag_over(f->seen_s, r.now_s))
 		return false;
-	/* At ingress some may have come while the copy was on its way. */
 	if (__sync_val_compare_and_swap(&f->state, SLUICE_FRAG_WAITING, SLUICE_FRAG_BEGUN) !=
-		    SLUICE_FRAG_WAITING &&
-	    (way != SLUICE_FRAG_IN || f->state != SLUICE_FRAG_BEGUN))
+	    SLUICE_FRAG_WAITING)
 		return false;
 	held = *(volatile __u32 *)&f->held;
 	r.from = f->replayed;
@@ -390,6 +380,37 @@ GLOBAL bool frag_replay(struct __sk_buff *skb, const struct pkt *p, __u8 way)
 		return false;
 	bpf_loop(FRAG_HELD_MAX, frag_replay_one, &r, 0);
 	return true;
+}
+
+/*
+ * A first piece has been translated, or passes as it is. Others may have begun to wait for it meanwhile: the packet is turned into each of them for a moment. False: it
+ * could not be turned back, and must be dropped. Nothing in per-CPU rows stays as it was.
+ */
+GLOBAL bool frag_settle(struct __sk_buff *skb, const struct pkt *p, __u8 way)
+{
+	struct frag_replay r = { .skb = skb };
+	__u32 zero = 0, held, len = LESS_ONE(skb->len);
+	struct sluice_frag_held *own = bpf_map_lookup_elem(&frag_own, &zero);
+	struct sluice_frag *f;
+
+	if (!p || !own)
+		return true;
+	frag_key(&r.key.of, skb, p, way);
+	f = bpf_map_lookup_elem(&frags, &r.key.of);
+	if (!f || __sync_fetch_and_add(&f->state, 0) != SLUICE_FRAG_READY)
+		return true;
+	held = *(volatile __u32 *)&f->held;
+	r.from = f->replayed;
+	if (r.from >= held || r.from >= FRAG_HELD_MAX || len >= SLUICE_FRAG_LEN ||
+	    bpf_skb_load_bytes(skb, 0, own->bytes, len + 1))
+		return true;
+	f->replayed = held;
+	r.now_s = now_get().s;
+	r.ifindex = skb->ifindex;
+	r.flags = way == SLUICE_FRAG_IN ? BPF_F_INGRESS : 0;
+	bpf_loop(FRAG_HELD_MAX, frag_replay_one, &r, 0);
+	return !bpf_skb_change_tail(skb, len + 2, 0) && !bpf_skb_change_tail(skb, len + 1, 0) &&
+	       !bpf_skb_store_bytes(skb, 0, own->bytes, len + 1, 0);
 }
 
 /* What has just been given its shared source, or keeps it: its identification, and its row if it is a first piece. A verdict. */
@@ -461,6 +482,17 @@ GLOBAL int enter(struct __sk_buff *skb, const struct pkt *p, __u32 pool_row)
 			ar->base + (bpf_ntohs(p->dport) >> (ar->shift & 15)), true))
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_frag_full);
 	return verdict_in(skb, pool_row);
+}
+
+/* What a main program does last with a first piece. Returns its verdict. */
+static __always_inline int frag_end(struct __sk_buff *skb, const struct pkt *p, __u8 way,
+				    int verdict)
+{
+	if (verdict == VERDICT_DROP)
+		frag_refuse(skb, p, way);
+	else if (!frag_settle(skb, p, way))
+		return verdict_drop(skb, p, 0, SLUICE_DROP_rewrite);
+	return verdict;
 }
 
 /* Every packet that leaves with a shared source goes this way: a verdict. */

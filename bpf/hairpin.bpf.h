@@ -20,18 +20,17 @@
 #define HAIRPIN_LO   1    /* the same in every network namespace */
 #define HAIRPIN_OPEN (-2) /* nobody is there */
 
-static __always_inline int to_lo(struct __sk_buff *skb, __u32 l3_off)
+static __always_inline int to_lo(struct __sk_buff *skb)
 {
 	__u8 lo_addr[ETH_ALEN] = {};
 
-	if (link_header(skb, l3_off) || bpf_skb_store_bytes(skb, 0, lo_addr, ETH_ALEN, 0))
+	if (link_header(skb) || bpf_skb_store_bytes(skb, 0, lo_addr, ETH_ALEN, 0))
 		return VERDICT_DROP;
 	return bpf_redirect(HAIRPIN_LO, BPF_F_INGRESS);
 }
 
 /* The way in, for a packet that has its outer source. Returns the verdict or HAIRPIN_OPEN. */
-static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, __u32 l3_off,
-				      bool to_sockets)
+static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, bool to_sockets)
 {
 	struct sluice_flow_key *key = &w->key;
 	struct sluice_addr_row *ar;
@@ -83,7 +82,7 @@ static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, __u
 		if (step != STEP_OK)
 			return verdict_drop(skb, p, pool_row, step);
 		verdict_in(skb, pool_row);
-		return to_lo(skb, l3_off);
+		return to_lo(skb);
 	} else if (!r && p->l4 == SLUICE_TCP && p->kind == PKT_DATA) {
 		if (session_in(p, key, pool_row, p->now.s))
 			r = bpf_map_lookup_elem(&rev, key);
@@ -94,10 +93,10 @@ static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, __u
 			return verdict_drop(skb, p, pool_row, step);
 		verdict_in(skb, pool_row);
 		if (zone_is_own(r->zone)) {
-			step = zone_back(skb, p, &r->addr, r->zone, l3_off);
+			step = zone_back(skb, p, &r->addr, r->zone);
 			return step == TC_ACT_REDIRECT ? step : VERDICT_DROP;
 		}
-		return to_lo(skb, l3_off);
+		return to_lo(skb);
 	}
 	if (!to_sockets)
 		return HAIRPIN_OPEN;
@@ -105,13 +104,14 @@ static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, __u
 	if (sock_takes(skb, p, key) ||
 	    (lease && lease->steer && sock_steered(skb, p, lease->steer - 1))) {
 		verdict_in(skb, pool_row);
-		return to_lo(skb, l3_off);
+		return to_lo(skb);
 	}
 	return HAIRPIN_OPEN;
 }
 
 /* From a client to a shared address. */
-static __always_inline int hairpin(struct __sk_buff *skb, __u32 l3_off)
+SEC("tc")
+int inner_ingress(struct __sk_buff *skb)
 {
 	struct work *w = work_row();
 	struct sluice_addr_row *ar;
@@ -128,7 +128,7 @@ static __always_inline int hairpin(struct __sk_buff *skb, __u32 l3_off)
 	if (!w || !c || !c->hairpin || skb->vlan_present)
 		return VERDICT_PASS;
 	p = &w->p;
-	if (parse_skb(skb, l3_off, p) != PARSE_OK)
+	if (parse_skb(skb, l3_off(skb), p) != PARSE_OK)
 		return VERDICT_PASS;
 	ar = bpf_map_lookup_elem(&addrs, &p->dst);
 	if (!ar || p->bad != NOT_BAD ||
@@ -168,22 +168,10 @@ static __always_inline int hairpin(struct __sk_buff *skb, __u32 l3_off)
 			return verdict_drop(skb, p, pool_row, step);
 	}
 	verdict_out(skb, pool_row);
-	if (parse_skb(skb, l3_off, p) != PARSE_OK)
+	if (parse_skb(skb, l3_off(skb), p) != PARSE_OK)
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_rewrite);
-	step = hairpin_in(skb, w, l3_off, true);
+	step = hairpin_in(skb, w, true);
 	return step == HAIRPIN_OPEN ? verdict_drop(skb, p, pool_row, SLUICE_DROP_hairpin) : step;
-}
-
-SEC("tc")
-int inner_ingress(struct __sk_buff *skb)
-{
-	return hairpin(skb, ETH_HLEN);
-}
-
-SEC("tc")
-int l3_inner(struct __sk_buff *skb)
-{
-	return hairpin(skb, 0);
 }
 
 /* From a socket, or from the kernel itself about a packet between two clients. */
@@ -210,7 +198,7 @@ int lo_egress(struct __sk_buff *skb)
 	} else if (!bpf_map_lookup_elem(&addrs, &p->src)) {
 		return VERDICT_PASS;
 	}
-	step = hairpin_in(skb, w, ETH_HLEN, false);
+	step = hairpin_in(skb, w, false);
 	return step == HAIRPIN_OPEN ? VERDICT_PASS : step;
 }
 

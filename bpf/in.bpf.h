@@ -56,7 +56,8 @@ KEYED bool session_in(const struct pkt *p, const struct sluice_flow_key *key, __
 	if (!f)
 		return false;
 	/* How fast strangers knock is not the client's doing. */
-	charge = client_charge(&w->val.addr, w->val.zone, pool_row, CLIENT_STATE | SLUICE_TCP, p->now.ns);
+	charge = client_charge(&w->val.addr, w->val.zone, pool_row, CLIENT_STATE | SLUICE_TCP,
+			       p->now.ns);
 	if (charge >= 0)
 		return false;
 	if (charge == CLIENT_COUNTED)
@@ -69,6 +70,24 @@ KEYED bool session_in(const struct pkt *p, const struct sluice_flow_key *key, __
 	__sync_fetch_and_add(&f->sessions, 1);
 	count_created(pool_row, SLUICE_TCP);
 	return true;
+}
+
+/* Something other than TCP came in, and the pool lets that keep a flow (RFC 4787 REQ-6). */
+static __always_inline void refresh_in(struct work *w, const struct sluice_flow_key *rk,
+				       struct sluice_flow *r, __u32 now_s)
+{
+	struct sluice_slice *sl = slice_row(r->slice);
+	struct sluice_pool *pool = sl ? pool_of(sl->pool) : NULL;
+	struct sluice_flow *f;
+
+	if (!pool || !pool->inbound_refresh)
+		return;
+	fwd_key_of(&w->fk, rk, r);
+	f = bpf_map_lookup_elem(&fwd, &w->fk);
+	if (!f || !same_flow(f, rk->dport, r))
+		return;
+	seen_catch_up(f, now_s);
+	seen_catch_up(r, now_s);
 }
 
 /* Undo the translation. Returns STEP_OK or a reason. */
@@ -102,6 +121,8 @@ KEYED int flow_in(struct __sk_buff *skb, const struct pkt *p, const struct sluic
 		if (!(p->tcp & r->tcp & SLUICE_TCP_RST) && r->seen_s != now_s)
 			r->seen_s = now_s;
 		tcp_note(&r->tcp, peer, p->tcp);
+	} else {
+		refresh_in(w, rk, r, now_s);
 	}
 rewrite:
 	return rewrite_dst(skb, p, &inner, port) ? SLUICE_DROP_rewrite : STEP_OK;

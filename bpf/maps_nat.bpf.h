@@ -12,6 +12,8 @@ HASH(clients, BPF_MAP_TYPE_LPM_TRIE, struct sluice_lpm_key, __u32, SLUICE_MAX_PR
      BPF_F_NO_PREALLOC);
 
 HASH(zones, BPF_MAP_TYPE_HASH, __u32, __u16, SLUICE_MAX_ZONES, 0);
+/* Interfaces with our programs whose packets have no link-layer header, by ifindex. */
+HASH(l3_links, BPF_MAP_TYPE_HASH, __u32, __u32, SLUICE_MAX_ZONES, 0);
 /* The interfaces of a zone: zone << 8 | number, from 0 on -> ifindex. */
 HASH(zone_ways, BPF_MAP_TYPE_HASH, __u32, __u32, SLUICE_MAX_ZONES, 0);
 

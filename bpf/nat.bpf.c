@@ -7,8 +7,7 @@
  *                    socket packets with a shared source: the guard
  *                    socket packets of "sluice exec" with another source: translate as well
  *   uplink_ingress   packets to a shared address: undo the translation, let through to sockets, or drop
- *   l3_egress, l3_ingress: the same for uplinks without a link-layer header (tun, WireGuard)
- *   inner_ingress, l3_inner, lo_egress: hairpinning, see hairpin.bpf.h
+ *   inner_ingress, lo_egress: hairpinning, see hairpin.bpf.h
  *   sweep            run by the daemon: take dead flows out, note which ports are in use
  */
 #include "guard.bpf.h"
@@ -77,8 +76,8 @@ static __always_inline int from_client(struct __sk_buff *skb, struct work *w)
 	return leaves(skb, p, pool_row);
 }
 
-/* l3_off: where IP begins in the packets of this kind of interface, a constant. */
-static __always_inline int egress(struct __sk_buff *skb, __u32 l3_off)
+SEC("tc")
+int uplink_egress(struct __sk_buff *skb)
 {
 	struct work *w = work_row();
 	int verdict;
@@ -86,7 +85,7 @@ static __always_inline int egress(struct __sk_buff *skb, __u32 l3_off)
 
 	if (!w)
 		return VERDICT_DROP; /* there is one */
-	switch (parse_skb(skb, l3_off, &w->p)) {
+	switch (parse_skb(skb, l3_off(skb), &w->p)) {
 	case PARSE_NOT_IP:
 		return VERDICT_PASS;
 	case PARSE_SHORT: /* no memory: what cannot be judged does not leave */
@@ -96,25 +95,10 @@ static __always_inline int egress(struct __sk_buff *skb, __u32 l3_off)
 	if (w->p.frag == FRAG_FIRST && frag_replay(skb, &w->p, way))
 		return VERDICT_DROP;
 	verdict = way == SLUICE_FRAG_OUT ? from_client(skb, w) : from_socket(skb, w);
-	if (w->p.frag == FRAG_FIRST && verdict == VERDICT_DROP)
-		frag_refuse(skb, &w->p, way);
-	return verdict;
+	return w->p.frag == FRAG_FIRST ? frag_end(skb, &w->p, way, verdict) : verdict;
 }
 
-SEC("tc")
-int uplink_egress(struct __sk_buff *skb)
-{
-	return egress(skb, ETH_HLEN);
-}
-
-/* The same for an uplink whose packets have no link-layer header. */
-SEC("tc")
-int l3_egress(struct __sk_buff *skb)
-{
-	return egress(skb, 0);
-}
-
-static __always_inline int arrived(struct __sk_buff *skb, __u32 l3_off)
+static __always_inline int arrived(struct __sk_buff *skb)
 {
 	struct work *w = work_row();
 	struct sluice_flow_key *key;
@@ -134,7 +118,7 @@ static __always_inline int arrived(struct __sk_buff *skb, __u32 l3_off)
 		return VERDICT_DROP;
 	p = &w->p;
 	key = &w->key;
-	switch (parse_skb(skb, l3_off, p)) {
+	switch (parse_skb(skb, l3_off(skb), p)) {
 	case PARSE_NOT_IP:
 		return VERDICT_PASS;
 	case PARSE_SHORT:
@@ -193,7 +177,7 @@ static __always_inline int arrived(struct __sk_buff *skb, __u32 l3_off)
 			step = error_in(skb, p, r);
 			if (step == STEP_OK && zone_is_own(r->zone)) {
 				verdict_in(skb, pool_row);
-				step = zone_back(skb, p, &r->addr, r->zone, l3_off);
+				step = zone_back(skb, p, &r->addr, r->zone);
 				if (step == TC_ACT_REDIRECT)
 					return step;
 			}
@@ -215,7 +199,7 @@ static __always_inline int arrived(struct __sk_buff *skb, __u32 l3_off)
 		if (!zone_is_own(r->zone))
 			return enters(skb, p, pool_row);
 		verdict_in(skb, pool_row);
-		step = zone_back(skb, p, &r->addr, r->zone, l3_off);
+		step = zone_back(skb, p, &r->addr, r->zone);
 		return step == TC_ACT_REDIRECT
 			       ? step
 			       : verdict_drop(skb, p, pool_row, SLUICE_DROP_rewrite);
@@ -231,26 +215,14 @@ static __always_inline int arrived(struct __sk_buff *skb, __u32 l3_off)
 						      : SLUICE_DROP_unsolicited);
 }
 
-static __always_inline int ingress(struct __sk_buff *skb, __u32 l3_off)
-{
-	int verdict = arrived(skb, l3_off);
-	struct work *w = work_row();
-
-	if (w && w->p.frag == FRAG_FIRST && verdict == VERDICT_DROP)
-		frag_refuse(skb, &w->p, SLUICE_FRAG_IN);
-	return verdict;
-}
-
 SEC("tc")
 int uplink_ingress(struct __sk_buff *skb)
 {
-	return ingress(skb, ETH_HLEN);
-}
+	int verdict = arrived(skb);
+	struct work *w = work_row();
 
-SEC("tc")
-int l3_ingress(struct __sk_buff *skb)
-{
-	return ingress(skb, 0);
+	return w && w->p.frag == FRAG_FIRST ? frag_end(skb, &w->p, SLUICE_FRAG_IN, verdict)
+					    : verdict;
 }
 
 SEC("syscall")

@@ -179,7 +179,7 @@ KEYED int flow_out(struct __sk_buff *skb, const struct pkt *p, const struct slui
 	port = f->port;
 	if (sl && slice_fenced(sl, p->now.ns))
 		return SLUICE_DROP_fenced;
-	if (!sl || !fwd_alive(fk, f, p->now.s, 0)) {
+	if (!sl || (!fwd_alive(fk, f, p->now.s, 0) && !mapping_rests(f, fk->proto, p->now.s))) {
 		fwd_reclaim(fk, f);
 		return STEP_NONE;
 	}
@@ -372,6 +372,15 @@ KEYED int hot_note(struct alloc *a, __u32 pool_row)
 	return 0;
 }
 
+/* A flow table is full: the sweep will not let mappings rest in it. */
+static __always_inline void pressed(const struct pkt *p)
+{
+	struct sluice_conf *c = conf_row();
+
+	if (c && c->pressed_s != p->now.s)
+		c->pressed_s = p->now.s;
+}
+
 /*
  * A packet without a live flow: look under the pool's policy, else begin a flow. Afterwards the packet is translated
  * (STEP_OK), or the reason says why not.
@@ -413,6 +422,8 @@ GLOBAL int flow_new(struct __sk_buff *skb, const struct pkt *p, __u16 zone, __u3
 		if (step >= 0 && f && (f->flags & SLUICE_FLOW_EIM) && !f->sessions)
 			mapping_reclaim(&a->fk, f);
 	}
+	if (step == SLUICE_DROP_table_full)
+		pressed(p);
 	/* What belongs to no flow, and begins none, was not refused one. */
 	if (step >= 0 && step != SLUICE_DROP_no_flow && st)
 		st->refused[p->l4 & 3]++;

@@ -64,7 +64,7 @@ static long sweep_fwd(void *map, struct sluice_flow_key *fk, struct sluice_flow 
 		/* A mapping keeps its port also while it has no session. */
 		if (s->mark_use && (f->flags & SLUICE_FLOW_EIM))
 			use_mark(f, k.proto, f->port);
-	} else if (fwd_reclaim(&k, f)) {
+	} else if (!mapping_rests(f, k.proto, s->now_s) && fwd_reclaim(&k, f)) {
 		s->reclaimed++;
 	}
 	return 0;

@@ -28,12 +28,12 @@ static __always_inline bool zone_is_own(__u16 zone)
 	return zone != SLUICE_ZONE_CLIENTS && zone != SLUICE_ZONE_LOCAL;
 }
 
-/* What comes from an interface without link-layer header gets one: a redirection takes nothing else. l3_off: as of the program. 0, or -1. */
-static __always_inline int link_header(struct __sk_buff *skb, __u32 l3_off)
+/* What comes from an interface without link-layer header gets one: a redirection takes nothing else. 0, or -1. */
+static __always_inline int link_header(struct __sk_buff *skb)
 {
 	struct ethhdr eth = { .h_proto = skb->protocol };
 
-	if (l3_off)
+	if (l3_off(skb))
 		return 0;
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return -1;
@@ -102,7 +102,7 @@ static long way_try(__u32 i, struct way_ctx *w)
  * A packet that has been translated goes to a client of that zone. Returns a verdict, or a reason to drop it.
  */
 GLOBAL int zone_back(struct __sk_buff *skb, const struct pkt *p, const union sluice_addr *inner,
-		     __u32 zone, __u32 l3_off)
+		     __u32 zone)
 {
 	struct way_ctx w = { .skb = skb, .zone = zone };
 	__u32 mtu = 0;
@@ -112,7 +112,7 @@ GLOBAL int zone_back(struct __sk_buff *skb, const struct pkt *p, const union slu
 	w.inner = *inner;
 	bpf_loop(ZONE_WAYS_MAX, way_try, &w, 0);
 	if (!w.ifindex || bpf_check_mtu(skb, w.ifindex, &mtu, 0, 0) || !hop(skb, p) ||
-	    link_header(skb, l3_off))
+	    link_header(skb))
 		return SLUICE_DROP_rewrite;
 	return bpf_redirect_neigh(w.ifindex, &w.to, sizeof(w.to), 0);
 }

@@ -206,8 +206,10 @@ struct sluice_conf {
 	__u32 execs;        /* rows in map "execs": 0 saves the look-up */
 	__u32 hairpin; /* pools with hairpin on: 0 saves the look-up */
 	__u32 zones;   /* rows in map "zones": 0 saves the look-up */
-	__u32 pad0;
-	__u64 pad[2];
+	__u32 l3_links; /* rows in map "l3_links", or have been: 0 saves the look-up */
+	__u32 pressed_s; /* when a flow table was full: as in struct sluice_slice */
+	__u32 pad1;
+	__u64 pad;
 };
 
 /* Map "addrs": shared address -> where its rows begin. */
@@ -237,7 +239,9 @@ struct sluice_slice {
 	__u16 pool;
 	__u16 fresh_s; /* the shortest of the pool's timers: a flow seen within it needs no closer look */
 	__u8 state;
-	__u8 pad[23]; /* room for the next hop of another machine's slice */
+	__u8 pad0[3];
+	__u32 pressed_s; /* when a mapping of UDP found no port here: ports that rest are given back then */
+	__u8 pad[16]; /* room for the next hop of another machine's slice */
 };
 
 /* Row of map "pools" (mmapable). */
@@ -259,7 +263,8 @@ struct sluice_pool {
 	__u8 pairing;         /* enum sluice_pairing */
 	__u8 hairpin;         /* clients reach each other by their outer ends */
 	__u8 inbound_refresh; /* UDP: what comes in keeps a flow as well */
-	__u64 pad2;
+	__u16 reuse_s; /* UDP: how long the port of a mapping that has ended is kept from others (RFC 6888 REQ-8) */
+	__u16 pad2[3];
 };
 
 /*

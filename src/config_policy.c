@@ -191,6 +191,7 @@ static int read_timers(const struct conf_tree *t, const struct conf_section *s,
 	int rc;
 
 	*to = p->short_timers ? timers_short : config_timers_default;
+	p->udp_reuse_s = p->short_timers ? 0 : CONFIG_UDP_REUSE_S;
 	for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++) {
 		struct conf_at a = conf_at(t, s, timers[i].key);
 

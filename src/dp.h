@@ -7,6 +7,7 @@
  * Everything lives under one directory of a bpffs and outlives the daemon:
  *	DIR/maps/NAME		every map; appears complete or not at all
  *	DIR/links/IFNAME-HOOK	TCX links (ingress, egress); "." and "%" of the name are written %2e and %25
+ *	DIR/links/IFNAME-inner	likewise, of hairpinning; at lo: DIR/links/lo-loop
  *	DIR/links/PLACE-PROGRAM	links of the sockets' hooks; PLACE is netns (sk_lookup), cgroup (the root of cgroup2) or exec (the groups of "sluice exec")
  *	DIR/tc/IFNAME/		the interface is hooked by clsact; has a directory "qdisc" when the qdisc is ours as well
  * One struct dp at a time: it locks DIR. It is for one thread.
@@ -106,6 +107,24 @@ int dp_attach(struct dp *dp, unsigned ifindex, const char *ifname, const char **
 int dp_detach(struct dp *dp, const char *ifname, struct errtext *err);
 /* Interfaces that are hooked: calls fn with each name. Stops at the first that returns non-zero, and returns that. */
 int dp_attached(const struct dp *dp, int (*fn)(const char *ifname, void *arg), void *arg);
+
+#define DP_LO 1 /* ifindex of lo */
+
+struct dp_inner {
+	unsigned ifindex;
+	char name[IFNAMSIZ];
+};
+
+/*
+ * Hairpinning: put its programs on these interfaces and on lo, and take them off all others; n 0: off everywhere. May be repeated. Interfaces that are gone are left
+ * out. -EOPNOTSUPP: not with this kernel; nothing is attached then.
+ */
+int dp_inner_set(struct dp *dp, const struct dp_inner *v, size_t n, struct errtext *err);
+
+/*
+ * Zones (dp_zones.c): which interface belongs to which of the plan's, as the names are now. Interfaces that do not exist are left out: call it again when they may have come.
+ */
+int dp_zones_set(struct dp *dp, const struct plan *plan, struct errtext *err);
 
 /*
  * Take everything away: hooks of the uplinks and of whatever else was hooked, a clsact qdisc if we

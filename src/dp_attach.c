@@ -32,26 +32,23 @@
 #define FILTER_HANDLE   1
 #define FILTER_PRIORITY 1
 
-/* Whether the packets of an interface begin with a link-layer header is known to the programs, not to each packet. */
-enum layer {
-	LAYER_ETHERNET,
-	LAYER_IP,
-	N_LAYERS,
-};
-
 struct hook {
 	const char *name;
-	const char *program[N_LAYERS];
+	const char *program;
 	enum bpf_attach_type tcx;
 	enum bpf_tc_attach_point point;
 };
 
 /* Ingress first: a packet that was translated on its way out must find the way back. */
 static const struct hook hooks[] = {
-	{ "ingress", { "uplink_ingress", "l3_ingress" }, TCX_INGRESS, BPF_TC_INGRESS },
-	{ "egress", { "uplink_egress", "l3_egress" }, TCX_EGRESS, BPF_TC_EGRESS },
+	{ "ingress", "uplink_ingress", TCX_INGRESS, BPF_TC_INGRESS },
+	{ "egress", "uplink_egress", TCX_EGRESS, BPF_TC_EGRESS },
 };
 #define N_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
+
+/* Hairpinning: at the interfaces that clients come in by, and at lo. */
+static const struct hook inner_hook = { "inner", "inner_ingress", TCX_INGRESS, 0 };
+static const struct hook lo_hook = { "loop", "lo_egress", TCX_EGRESS, 0 };
 
 /* An interface's name as part of a pin's: a bpffs has no use for dots. Up to three times as long. */
 #define PIN_NAME_MAX (3 * IFNAMSIZ)
@@ -286,20 +283,15 @@ static int filters_read(unsigned ifindex, enum bpf_tc_attach_point point, struct
 /* Is the filter at our place ours? 1: yes; 0: there is none; -EBUSY: it is another one's, called f->name. */
 static int filter_ours(const struct hook *h, unsigned ifindex, struct filters *ret)
 {
+	size_t len = strlen(h->program);
 	int r = filters_read(ifindex, h->point, ret);
 
 	if (r || !ret->at_our_place)
 		return r;
-	for (size_t i = 0; i < N_LAYERS; i++) {
-		size_t len = strlen(h->program[i]);
-
-		/* A program's name has 15 bytes at most. */
-		if (len > BPF_OBJ_NAME_LEN - 1)
-			len = BPF_OBJ_NAME_LEN - 1;
-		if (!strncmp(ret->name, h->program[i], len) && ret->name[len] == ':')
-			return 1;
-	}
-	return -EBUSY;
+	/* A program's name has 15 bytes at most. */
+	if (len > BPF_OBJ_NAME_LEN - 1)
+		len = BPF_OBJ_NAME_LEN - 1;
+	return strncmp(ret->name, h->program, len) || ret->name[len] != ':' ? -EBUSY : 1;
 }
 
 static int clsact_hook(const struct hook *h, int prog_fd, unsigned ifindex, const char *ifname,
@@ -418,30 +410,50 @@ static bool clsact_marked(const char *dir, const char *ifname)
 /* Both */
 
 /* What can't be asked for is no interface, as attaching to it will say. */
-static enum layer layer_of(const char *ifname)
+static bool is_l3(const char *ifname)
 {
 	struct ifreq req = { 0 };
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
 
 	if (fd < 0)
-		return LAYER_ETHERNET;
+		return false;
 	snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", ifname);
 	r = ioctl(fd, SIOCGIFHWADDR, &req);
 	close(fd);
-	return !r && link_is_l3(req.ifr_hwaddr.sa_family) ? LAYER_IP : LAYER_ETHERNET;
+	return !r && link_is_l3(req.ifr_hwaddr.sa_family);
+}
+
+/* Tell the programs, before they are there, whether what they get has a link-layer header. 0 or -errno. */
+static int layer_tell(struct dp *dp, unsigned ifindex, const char *ifname)
+{
+	int fd = bpf_map__fd(dp->nat->maps.l3_links);
+	uint32_t key = ifindex, one = 1;
+
+	if (!is_l3(ifname)) {
+		if (dp->conf->l3_links)
+			bpf_map_delete_elem(fd, &key);
+		return 0;
+	}
+	/* Never written anew: a packet might find it missing meanwhile. */
+	if (bpf_map_update_elem(fd, &key, &one, BPF_NOEXIST) && errno != EEXIST)
+		return -errno;
+	__atomic_store_n(&dp->conf->l3_links, 1, __ATOMIC_RELEASE);
+	return 0;
 }
 
 int dp_attach(struct dp *dp, unsigned ifindex, const char *ifname, const char **ret_how,
 	      struct errtext *err)
 {
-	enum layer layer = layer_of(ifname);
+	const int prog_fds[N_HOOKS] = {
+		bpf_program__fd(dp->nat->progs.uplink_ingress),
+		bpf_program__fd(dp->nat->progs.uplink_egress),
+	};
 	char path[DP_PATH_MAX];
-	int prog_fds[N_HOOKS];
 	int r;
 
-	for (size_t i = 0; i < N_HOOKS; i++)
-		prog_fds[i] = bpf_program__fd(
-			bpf_object__find_program_by_name(dp->nat->obj, hooks[i].program[layer]));
+	r = layer_tell(dp, ifindex, ifname);
+	if (r)
+		return errtext_set(err, -r, "%s: writing map \"l3_links\": %s", ifname, dp_why(r));
 	r = dp_mkdir(dp_path(path, "%s/links", dp->dir));
 	if (r)
 		return errtext_set(err, -r, "%s: making the directory: %s", path, dp_why(r));
@@ -512,6 +524,77 @@ int dp_attached(const struct dp *dp, int (*fn)(const char *ifname, void *arg), v
 	return r ? r : each_name(dp->dir, "tc", "", fn, arg);
 }
 
+/* Hairpinning */
+
+struct inner_stale {
+	const struct dp *dp;
+	const struct dp_inner *v;
+	size_t n;
+	struct errtext *err;
+};
+
+/* Take the program off an interface that is none of those, or gone. */
+static int inner_stale(const char *ifname, void *arg)
+{
+	const struct inner_stale *s = arg;
+	char path[DP_PATH_MAX];
+
+	for (size_t i = 0; i < s->n; i++)
+		if (!strcmp(s->v[i].name, ifname))
+			return 0;
+	link_path(path, s->dp->dir, ifname, &inner_hook);
+	return dp_link_remove(path, s->err);
+}
+
+static int inner_attach(struct dp *dp, const struct hook *h, unsigned ifindex, const char *ifname,
+			struct errtext *err)
+{
+	const struct bpf_program *prog = bpf_object__find_program_by_name(dp->nat->obj, h->program);
+	int r = layer_tell(dp, ifindex, ifname);
+
+	if (r)
+		return errtext_set(err, -r, "%s: writing map \"l3_links\": %s", ifname, dp_why(r));
+	return tcx_attach(dp, h, bpf_program__fd(prog), ifindex, ifname, err);
+}
+
+int dp_inner_set(struct dp *dp, const struct dp_inner *v, size_t n, struct errtext *err)
+{
+	bool can = !dp->force_clsact && tcx_known(DP_LO);
+	struct inner_stale stale = { dp, v, can ? n : 0, err };
+	char path[DP_PATH_MAX];
+	int r;
+
+	if (!can || !n)
+		__atomic_store_n(&dp->conf->hairpin, 0, __ATOMIC_RELAXED);
+	r = each_name(dp->dir, "links", "-inner", inner_stale, &stale);
+	if (!r && !stale.n) {
+		link_path(path, dp->dir, "lo", &lo_hook);
+		r = dp_link_remove(path, err);
+	}
+	if (r)
+		return r;
+	if (n && !can)
+		return errtext_set(
+			err, EOPNOTSUPP,
+			"clients can't reach each other by their shared addresses: this "
+			"kernel has no TCX hooks (Linux 6.6), or they are not to be used");
+	r = dp_mkdir(dp_path(path, "%s/links", dp->dir));
+	if (r)
+		return errtext_set(err, -r, "%s: making the directory: %s", path, dp_why(r));
+	/* The way back first. */
+	if (n)
+		r = inner_attach(dp, &lo_hook, DP_LO, "lo", err);
+	for (size_t i = 0; !r && i < n; i++) {
+		r = inner_attach(dp, &inner_hook, v[i].ifindex, v[i].name, err);
+		/* Gone since it was listed. */
+		if (r == -ENODEV)
+			r = 0;
+	}
+	if (!r && n)
+		__atomic_store_n(&dp->conf->hairpin, 1, __ATOMIC_RELEASE);
+	return r;
+}
+
 struct unhook {
 	const char *dir;
 	struct errtext *err;
@@ -524,6 +607,23 @@ static int unhook_one(const char *ifname, void *arg)
 	return dp_unhook(u->dir, ifname, u->err);
 }
 
+static int unhook_inner(const char *ifname, void *arg)
+{
+	const struct unhook *u = arg;
+	char path[DP_PATH_MAX];
+
+	link_path(path, u->dir, ifname, &inner_hook);
+	return dp_link_remove(path, u->err);
+}
+
+static int unhook_lo(const struct unhook *u)
+{
+	char path[DP_PATH_MAX];
+
+	link_path(path, u->dir, "lo", &lo_hook);
+	return dp_link_remove(path, u->err);
+}
+
 static int unhook_all(const char *dir, char *const *uplinks, size_t n_uplinks, struct errtext *err)
 {
 	struct unhook u = { .dir = dir, .err = err };
@@ -532,6 +632,10 @@ static int unhook_all(const char *dir, char *const *uplinks, size_t n_uplinks, s
 	/* Also where our marker is lost. */
 	for (size_t i = 0; !r && i < n_uplinks; i++)
 		r = dp_unhook(dir, uplinks[i], err);
+	if (!r)
+		r = each_name(dir, "links", "-inner", unhook_inner, &u);
+	if (!r)
+		r = unhook_lo(&u);
 	for (size_t i = 0; !r && i < N_HOOKS; i++) {
 		char suffix[16];
 

@@ -142,6 +142,7 @@ static bool policy_store(struct sluice_pool *is, const struct sluice_pool *to)
 		    is->client_rate == to->client_rate && is->client_burst == to->client_burst &&
 		    is->id_mode == to->id_mode && is->pairing == to->pairing &&
 		    is->hairpin == to->hairpin && is->inbound_refresh == to->inbound_refresh &&
+		    is->reuse_s == to->reuse_s &&
 		    !memcmp(is->client_ports, to->client_ports, sizeof(is->client_ports));
 
 	if (is->unleased != to->unleased)
@@ -158,6 +159,7 @@ static bool policy_store(struct sluice_pool *is, const struct sluice_pool *to)
 	store(&is->pairing, to->pairing);
 	store(&is->hairpin, to->hairpin);
 	store(&is->inbound_refresh, to->inbound_refresh);
+	store(&is->reuse_s, to->reuse_s);
 	return true;
 }
 

@@ -222,6 +222,52 @@ static int uplinks_set(struct engine *e, const struct config *c, const struct ho
 	return uplinks_tell(e, err);
 }
 
+static bool hairpin_wanted(const struct config *c)
+{
+	for (size_t i = 0; i < c->n_pools; i++)
+		if (c->pools[i].hairpin && c->pools[i].n_clients)
+			return true;
+	return false;
+}
+
+static int inner_set(struct engine *e, struct errtext *err)
+{
+	struct host_link *links = NULL;
+	struct dp_inner *v = NULL;
+	size_t n = 0;
+	int ret = 0;
+
+	if (hairpin_wanted(e->config))
+		ret = host_inner(e->host, e->config, &links, &n, err);
+	if (!ret) {
+		v = calloc(n ?: 1, sizeof(*v));
+		if (!v)
+			ret = errtext_set(err, ENOMEM, "out of memory");
+	}
+	for (size_t i = 0; !ret && i < n; i++) {
+		v[i].ifindex = (unsigned)links[i].ifindex;
+		memcpy(v[i].name, links[i].name, sizeof(v[i].name));
+	}
+	if (!ret)
+		ret = dp_inner_set(e->dp, v, n, err);
+	free(links);
+	free(v);
+	return ret;
+}
+
+/* Interfaces that clients come in by: they come and go, and nothing but hairpinning and the pools that name them hangs on them. */
+static void inner_look_after(struct engine *e)
+{
+	struct errtext err = { 0 };
+	int ret = dp_zones_set(e->dp, e->plan, &err);
+
+	if (!ret)
+		ret = inner_set(e, &err);
+	if (ret < 0 && !e->inner_failing)
+		note(e, ret == -EOPNOTSUPP ? LOG_NOTICE : LOG_ERR, "hooks", "%s", err.s);
+	e->inner_failing = ret < 0;
+}
+
 static int host_ready(struct engine *e, const struct config *c, struct errtext *err)
 {
 	const struct host_recorder rec = { host_record, e };
@@ -362,6 +408,11 @@ static int holds_set(struct engine *e, const struct config *c, struct errtext *e
 		goto out;
 	}
 	FAULT_POINT("engine.persisted");
+	/* Before the clients that they belong to. */
+	if (dp_zones_set(e->dp, next, err) < 0) {
+		ret = -EIO;
+		goto out;
+	}
 	for (size_t i = 0; i < changes.n; i++) {
 		const struct hold_change *h = &changes.rows[i];
 		char text[RANGE_STRLEN];
@@ -493,6 +544,7 @@ int engine_tick(struct engine *e, uint64_t now_ns, uint64_t *ret_next_ns, struct
 	}
 	if (e->hooked_ns + HOOKS_NS <= now_ns) {
 		uplinks_look_after(e);
+		inner_look_after(e);
 		e->hooked_ns = now_ns;
 		if (lessor_execs(e->lessor))
 			onlink_look_after(e);
@@ -585,6 +637,7 @@ int engine_open(const struct engine_opts *opts, struct engine **ret, struct errt
 	/* The guard must stand before a route lets sockets use the shared addresses. */
 	if ((r = uplinks_set(e, e->config, links, err)) < 0 || (r = hooks_of_sockets(e, err)) < 0)
 		goto fail;
+	inner_look_after(e);
 	FAULT_POINT("engine.attached");
 	r = host_ready(e, e->config, err);
 	if (r < 0)
@@ -650,6 +703,7 @@ int engine_reload(struct engine *e, struct errtext *err)
 	ret = uplinks_set(e, c, links, err);
 	if (ret < 0)
 		return -EIO;
+	inner_look_after(e);
 	ret = host_ready(e, c, err);
 	if (ret < 0)
 		return -EIO;

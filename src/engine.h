@@ -68,6 +68,7 @@ struct engine {
 	uint64_t onlink_ns;   /* when the routes were last looked at for "exec"; 0: never */
 	bool hooks_failing;   /* said so in the log */
 	bool onlink_failing;  /* likewise */
+	bool inner_failing;   /* likewise: hairpinning and zones */
 	bool renewal_failing; /* likewise */
 	engine_note_fn *note;
 	void *note_arg;

@@ -110,6 +110,42 @@ int host_links(struct host_session *h, char *const names[], size_t n, struct hos
 	return 0;
 }
 
+static bool is_uplink(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_uplinks; i++)
+		if (!strcmp(c->uplinks[i], name))
+			return true;
+	return false;
+}
+
+int host_inner(struct host_session *h, const struct config *c, struct host_link **ret,
+	       size_t *ret_n, struct errtext *err)
+{
+	struct host_link *v;
+	struct links ls;
+	size_t n = 0;
+	int r = links_read(h->nl, &ls);
+
+	if (r < 0)
+		return errtext_set(err, -r, "the links can't be listed: %s", strerror(-r));
+	v = calloc(ls.n ?: 1, sizeof(*v));
+	for (size_t i = 0; v && i < ls.n; i++) {
+		const struct netlink_link *l = &ls.v[i];
+		const struct netlink_link *m = l->master ? links_by_index(&ls, l->master) : NULL;
+
+		/* A VRF leaves IP on its interfaces. */
+		if (l->up && link_can_uplink(l->arptype) && !is_uplink(c, l->name) &&
+		    (!m || !strcmp(m->kind, "vrf")))
+			v[n++] = host_link_from(l);
+	}
+	links_done(&ls);
+	if (!v)
+		return errtext_set(err, ENOMEM, "out of memory");
+	*ret = v;
+	*ret_n = n;
+	return 0;
+}
+
 int host_link_fd(const struct host_session *h)
 {
 	return netlink_monitor_fd(h->monitor);
@@ -301,8 +337,6 @@ static int restore_sysctl(const struct host_change *ch, struct findings *out)
 	static const char id[] = "restore.sysctl";
 	bool keep = !strcmp(ch->was, ch->now);
 	char value[SYSCTL_VAL_LEN];
-	const char *all = strncmp(ch->key, "net.ipv6.", 9) ? "net.ipv4.ip_forward"
-							   : "net.ipv6.conf.all.forwarding";
 	int forward, r = sysctl_read(ch->key, value, sizeof(value));
 
 	if (r == -ENOENT) /* its interface is gone, and the setting with it */
@@ -316,8 +350,8 @@ static int restore_sysctl(const struct host_change *ch, struct findings *out)
 			     ch->key, value, ch->was, ch->now);
 		return 0;
 	}
-	/* Kept for when forwarding is taken back, which has happened by now unless somebody else needs it. */
-	if (r == 0 && keep && (sysctl_read_int(all, &forward) < 0 || forward))
+	/* Kept for when ip_forward is taken back, which has happened by now unless somebody else needs it. */
+	if (r == 0 && keep && (sysctl_read_int("net.ipv4.ip_forward", &forward) < 0 || forward))
 		return 0;
 	if (r == 0)
 		r = sysctl_write(ch->key, ch->was);

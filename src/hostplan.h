@@ -13,6 +13,8 @@
  *   net.ipv6.ip_nonlocal_bind is 1. So that is set, where a shared address is not one of an interface. Neighbour discovery needs nothing: the kernel
  *   answers solicitations for addresses of the very interface only, and asks with a link-local source. No route and no address is possible where
  *   IPv6 is disabled, which is not ours to change.
+ * - accept_local of lo, where a pool's clients reach each other by their shared addresses (hairpin): the data plane lets such packets, whose source is one of the host's own
+ *   by then, come in by lo. Nothing else comes in there.
  * - ip_forward, when a pool has clients.
  * - rp_filter: loose (2) or off (0) always does. Strict (1) drops what arrives on an uplink from
  *   where the route back leads elsewhere. It does no harm on an uplink that the default route leads
@@ -53,7 +55,6 @@ struct host_uplink {
 	bool default_route6;
 	int disable_ipv6;
 	int forwarding;
-	int accept_ra; /* of IPv6 */
 	struct host_conf rp_filter;
 	struct host_conf arp_ignore;
 	struct host_conf arp_announce;
@@ -87,10 +88,10 @@ struct host_inner {
 struct host_facts {
 	char links[HOSTPLAN_LINKS_LEN]; /* names of all links, for error texts; may be cut */
 	bool lo_up;
-	bool has_clients;  /* of IPv4 */
-	bool has_clients6; /* and of IPv6 */
+	bool has_clients;
 	int ip_forward;
 	int lo_disable_ipv6;
+	struct host_conf lo_accept_local;
 	int nonlocal_bind6; /* net.ipv6.ip_nonlocal_bind; -ENOENT where there is no IPv6 */
 	/*
 	 * Writing ip_forward writes more than that: forwarding of every interface and of "default",
@@ -101,10 +102,6 @@ struct host_facts {
 	char (*forwarding)[IFNAMSIZ];
 	size_t n_forwarding;
 	int accept_redirects;
-	/* net.ipv6.conf.all.forwarding, and what forwards (or "default" does) while that is 0: likewise. */
-	int forwarding6_all;
-	char (*forwarding6)[IFNAMSIZ];
-	size_t n_forwarding6;
 	struct host_uplink uplinks[CONFIG_UPLINKS_MAX];
 	size_t n_uplinks;
 	struct host_inner *inner;
@@ -153,7 +150,7 @@ bool hostplan_wanted(const struct host_change *change, const struct config *c);
 /*
  * Say what is right and what is wrong. What sluiced would change by itself when it starts is a
  * warning, what somebody else must change an error. Ids: uplink, uplink.state, uplink.way_out, route.local,
- * route.clients, sysctl.ip_forward, sysctl.rp_filter, sysctl.arp_ignore, sysctl.arp_announce,
+ * route.clients, sysctl.ip_forward, sysctl.accept_local, sysctl.rp_filter, sysctl.arp_ignore, sysctl.arp_announce,
  * sysctl.port_range, sysctl.reserved_ports, ipv6, sysctl.ip_nonlocal_bind; the last two only where an address is IPv6.
  */
 void hostplan_judge(const struct host_facts *f, const struct config *c, struct findings *out);

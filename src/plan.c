@@ -127,6 +127,7 @@ static void pool_fill(struct sluice_pool *to, const struct config_pool *from)
 	}
 	to->unleased = (uint8_t)from->unleased;
 	to->timers = from->timers;
+	to->reuse_s = from->udp_reuse_s;
 	to->mss = from->mss_clamp;
 	to->client_states = from->states_per_client;
 	to->client_rate = from->flows_per_second;

@@ -136,6 +136,24 @@ static void test_lives_eim(void **state)
 	lives_in(SLUICE_EIM);
 }
 
+static void age_port(const struct sluice_flow_key *key, struct sluice_flow *flow, void *arg)
+{
+	const struct conn *c = arg;
+
+	(void)key;
+	if (ntohs(flow->port) == c->port)
+		flow->seen_s -= 150;
+}
+
+static void wait_next_second(void)
+{
+	struct timespec nap = { .tv_nsec = 20000000 };
+	uint32_t s = now_s();
+
+	while (now_s() == s)
+		nanosleep(&nap, NULL);
+}
+
 /* UDP is kept alive by what the inner end sends, and not by what comes in (RFC 4787 REQ-6). */
 static void test_udp_refresh(void **state)
 {
@@ -160,6 +178,90 @@ static void test_udp_refresh(void **state)
 		conn_answers_too_late(&b, "not kept alive by receiving", &c, 0);
 		bed_close(&b);
 	}
+}
+
+/* Where the pool says so, what comes in keeps it as well (RFC 4787 REQ-6 b). */
+static void test_inbound_refresh(void **state)
+{
+	static const enum sluice_mapping mappings[] = { SLUICE_OVERLOAD, SLUICE_EIM };
+	struct sluice_pool pool;
+	struct conn c;
+	struct bed b;
+	int i, k;
+
+	(void)state;
+	need_uptime(300);
+	for (i = 0; i < 2; i++) {
+		pool = pool_short(mappings[i]);
+		pool.inbound_refresh = 1;
+		bed_scene(&b, FLOWS, pool);
+		c = conn_of(P_UDP, CLIENT, 1000, REMOTE, 443);
+		conn_sends(&b, "udp", &c, 0);
+		for (k = 0; k < 4; k++) {
+			bed_age(&b, 30);
+			conn_answers(&b, "kept alive by receiving", &c, 0);
+			bed_sweep(&b);
+		}
+		bed_age(&b, 30);
+		conn_sends_same(&b, "still alive", &c, 0);
+		bed_age(&b, 49);
+		conn_answers_too_late(&b, "not for ever", &c, 0);
+		bed_close(&b);
+	}
+}
+
+/*
+ * RFC 6888 REQ-8: a port of UDP is kept from others for a while after its mapping has ended, but not from the client that had it; when there is no other
+ * left, all that rest are given with the next sweep.
+ */
+static void test_port_rests(void **state)
+{
+	struct sluice_pool pool = pool_short(SLUICE_EIM);
+	struct conn c, mine;
+	struct bed b;
+	uint32_t i;
+
+	(void)state;
+	need_uptime(300);
+	pool.reuse_s = 100;
+	bed_open(&b, FLOWS);
+	bed_pool(&b, 0, pool);
+	bed_addr(&b, 0, SHARED, 6);
+	bed_client(&b, IP(10, 1, 0, 0), 16, 0);
+	bed_slice(&b, SHARED, 4096, SLUICE_NEVER);
+	mine = conn_of(P_UDP, CLIENT, 1000, REMOTE, 443);
+	conn_sends(&b, "first", &mine, 0);
+	bed_age(&b, 60); /* 48, and 12 of the hundred */
+	bed_sweep(&b);
+	conn_answers_dropped(&b, "it has ended", &mine, 0, SLUICE_DROP_filtered);
+	bed_age(&b, 80);
+	bed_sweep(&b);
+	for (i = 0; i < 63; i++) {
+		c = conn_of(P_UDP, CLIENT + 1 + i, 1000, REMOTE, 443);
+		conn_sends(&b, "others", &c, 0);
+		if (c.port == mine.port)
+			die("port %u serves another client %u seconds after its end", c.port, 92);
+	}
+	conn_sends_same(&b, "its client goes on", &mine, 0);
+	conn_answers(&b, "its client goes on", &mine, 0);
+	/* Now its time is over for good. */
+	flows_each(b.nat->maps.fwd, age_port, &mine);
+	flows_each(b.nat->maps.rev, age_port, &mine);
+	bed_sweep(&b);
+	c = conn_of(P_UDP, CLIENT + 200, 1000, REMOTE, 443);
+	conn_sends(&b, "after its rest", &c, 0);
+	assert_int_equal(c.port, mine.port);
+
+	/* All rest, and one is needed. */
+	bed_age(&b, 60);
+	bed_sweep(&b);
+	c = conn_of(P_UDP, CLIENT + 300, 1000, REMOTE, 443);
+	conn_sends_dropped(&b, "all rest", &c, 0, SLUICE_DROP_no_port);
+	bed_sweep(&b);
+	wait_next_second();
+	conn_sends(&b, "none rests any more", &c, 0);
+	assert_int_equal(flows_count(b.nat->maps.fwd), 1);
+	bed_close(&b);
 }
 
 /* A TCP connection in which only one end sends stays open, whichever end that is. */
@@ -272,15 +374,6 @@ static void test_tcp_begins_anew(void **state)
 		}
 		bed_close(&b);
 	}
-}
-
-static void wait_next_second(void)
-{
-	struct timespec nap = { .tv_nsec = 20000000 };
-	uint32_t s = now_s();
-
-	while (now_s() == s)
-		nanosleep(&nap, NULL);
 }
 
 /* A full slice of dead flows is an empty slice: all its ports are given again, without a sweep. */
@@ -507,6 +600,8 @@ int main(void)
 		cmocka_unit_test(test_lives_overload),
 		cmocka_unit_test(test_lives_eim),
 		cmocka_unit_test(test_udp_refresh),
+		cmocka_unit_test(test_inbound_refresh),
+		cmocka_unit_test(test_port_rests),
 		cmocka_unit_test(test_tcp_refresh),
 		cmocka_unit_test(test_reset_starts_its_time),
 		cmocka_unit_test(test_longest_time_counts),

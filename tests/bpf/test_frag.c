@@ -388,11 +388,15 @@ static void test_duplicates(void **state)
 	assert_int_equal(id_of(&out), id);
 	expect_run(&b, "last", EGRESS, FORWARDED, &in[2], NO_REASON, &out);
 	assert_int_equal(id_of(&out), id);
-	expect_run(&b, "last again", EGRESS, FORWARDED, &in[2], NO_REASON, &out);
-	assert_int_equal(id_of(&out), id);
+	/* It is complete. What comes for it now is taken for another's, and waits. */
+	expect_waits(&b, "last again", EGRESS, &in[2]);
 	/* The client counts round, and uses the identification again. */
 	long_out(&whole, P_UDP, 4001);
-	cut_all(&whole, in, 1);
+	cut_all(&whole, in, 2);
+	expect_run(&b, "another with the identification of an incomplete one", EGRESS, FORWARDED,
+		   &in[0], NO_REASON, NULL);
+	long_out(&whole, P_UDP, 4002);
+	cut_all(&whole, in, 2);
 	expect_run(&b, "another", EGRESS, FORWARDED, &in[0], NO_REASON, &out);
 	if (id_of(&out) == id)
 		die("another datagram has the same identification");
@@ -452,6 +456,44 @@ static void age(struct bed *b, uint32_t s)
 		if (held(b) == 1)
 			break;
 	}
+}
+
+/* Pieces are stored while another CPU has the first under way: the row says so, and nobody waits any more. */
+static void test_meanwhile(void **state)
+{
+	struct frame whole, in[PIECES], out;
+	struct sluice_frag_key k;
+	struct joined j = { 0 };
+	struct sluice_frag f;
+	struct view v;
+	struct bed b;
+	int i;
+
+	(void)state;
+	wire_open();
+	bed_scene(&b, MAX_FLOWS, pool_ids());
+	attach(&b, EGRESS);
+	long_out(&whole, P_UDP, 4000);
+	cut_all(&whole, in, 1);
+	for (i = 1; i < PIECES; i++)
+		assert_int_equal(run_at(&b, EGRESS, FORWARDED, &in[i], &out), VERDICT_DROP);
+	assert_int_equal(bpf_map_get_next_key(bpf_map__fd(b.nat->maps.frags), NULL, &k), 0);
+	map_get(b.nat->maps.frags, &k, &f);
+	assert_int_equal(f.state, SLUICE_FRAG_WAITING);
+	f.state = SLUICE_FRAG_BEGUN;
+	map_put(b.nat->maps.frags, &k, &f);
+	/* The packet is turned into them, and back. */
+	assert_int_equal(run_at(&b, EGRESS, FORWARDED, &in[0], &out), VERDICT_PASS);
+	join(&j, &out);
+	for (i = 1; i < PIECES; i++) {
+		wire_read(&out);
+		join(&j, &out);
+	}
+	detach(EGRESS);
+	expect_joined("meanwhile", &j, &whole, true, &v);
+	assert_int_equal(held(&b), 0);
+	assert_int_equal(tracked(&b), 0);
+	bed_close(&b);
 }
 
 /* The first never comes: what waited is counted in the end, and nothing of it stays. */
@@ -664,9 +706,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_orders_out),    cmocka_unit_test(test_orders_in),
-		cmocka_unit_test(test_duplicates),    cmocka_unit_test(test_first_is_lost),
-		cmocka_unit_test(test_tracker_full),  cmocka_unit_test(test_held_full),
-		cmocka_unit_test(test_first_decides), cmocka_unit_test(test_shapes),
+		cmocka_unit_test(test_duplicates),    cmocka_unit_test(test_meanwhile),
+		cmocka_unit_test(test_first_is_lost), cmocka_unit_test(test_tracker_full),
+		cmocka_unit_test(test_held_full),     cmocka_unit_test(test_first_decides),
+		cmocka_unit_test(test_shapes),
 	};
 
 	return cmocka_run_group_tests_name("frag", tests, NULL, NULL);

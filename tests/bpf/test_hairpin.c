@@ -7,7 +7,7 @@
 #define SMALL_FLOWS 1024
 #define IP_8_CLIENT IP(8, 0, 1, 5)
 
-enum at { INNER, L3_INNER, LO };
+enum at { INNER, LO };
 
 static const struct sluice_pool *pool_hairpin(enum sluice_mapping mapping,
 					      enum sluice_filtering filtering)
@@ -32,9 +32,7 @@ static void scene(struct bed *b, const struct sluice_pool *p)
 static void run_at(struct bed *b, enum at at, const struct frame *in, struct run *r)
 {
 	struct __sk_buff ctx = { .ingress_ifindex = at == LO ? MADE_HERE : FORWARDED };
-	struct bpf_program *prog = at == INNER ? b->nat->progs.inner_ingress
-				   : at == LO  ? b->nat->progs.lo_egress
-					       : b->nat->progs.l3_inner;
+	struct bpf_program *prog = at == LO ? b->nat->progs.lo_egress : b->nat->progs.inner_ingress;
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in->b, .data_size_in = in->len,
 		    .data_out = r->out.b, .data_size_out = sizeof(r->out.b), .ctx_in = &ctx,
 		    .ctx_size_in = sizeof(ctx));
@@ -220,7 +218,9 @@ static void test_left_alone(void **state)
 	expect_alone("of nobody's client", &b, INNER, &s);
 	s = udp_or_tcp(P_UDP, CLIENT, 4000, SHARED, FIRST - 1, 0);
 	expect_alone("to another machine's port", &b, INNER, &s);
-	echo = (struct spec){ .proto = P_ICMP, .src = CLIENT, .dst = SHARED, .sport = 9, .type = 8 };
+	echo = (struct spec){
+		.proto = P_ICMP, .src = CLIENT, .dst = SHARED, .sport = 9, .type = 8
+	};
 	expect_alone("an echo request", &b, INNER, &echo);
 	s = udp_or_tcp(P_UDP, CLIENT, 4000, SHARED, c.port, 0);
 	map_get_row(b.nat->maps.conf, 0, &conf);
@@ -265,7 +265,8 @@ static void test_socket_answers(void **state)
 static void test_error(void **state)
 {
 	struct conn c = conn_of(P_UDP, CLIENT2, 5000, REMOTE, 80);
-	struct spec s, err = { .proto = P_ICMP, .src = CLIENT2, .dst = SHARED, .type = 3, .code = 3 };
+	struct spec s,
+		err = { .proto = P_ICMP, .src = CLIENT2, .dst = SHARED, .type = 3, .code = 3 };
 	struct frame in, quoted;
 	struct view v, q;
 	struct run r;
@@ -314,6 +315,8 @@ static void test_error(void **state)
 static void test_bare(void **state)
 {
 	struct conn c = conn_of(P_UDP, CLIENT2, 5000, REMOTE, 80);
+	uint32_t one = 1, test_run_ifindex = 1;
+	struct sluice_conf conf;
 	struct frame in, bare;
 	struct spec s;
 	struct view v;
@@ -328,7 +331,11 @@ static void test_bare(void **state)
 	frame_build(&in, &s);
 	bare.len = in.len - ETH_LEN;
 	memcpy(bare.b, in.b + ETH_LEN, bare.len);
-	run_at(&b, L3_INNER, &bare, &r);
+	map_get_row(b.nat->maps.conf, 0, &conf);
+	conf.l3_links = 1;
+	map_put_row(b.nat->maps.conf, 0, &conf);
+	map_put(b.nat->maps.l3_links, &test_run_ifindex, &one);
+	run_at(&b, INNER, &bare, &r);
 	if (r.verdict != TC_ACT_REDIRECT)
 		die("verdict %d, %s", r.verdict, reason_name(r.reason));
 	assert_int_equal(r.out.len, in.len);
@@ -343,9 +350,12 @@ static void test_bare(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_client_to_client), cmocka_unit_test(test_filtered),
-		cmocka_unit_test(test_left_alone),       cmocka_unit_test(test_socket_answers),
-		cmocka_unit_test(test_error),            cmocka_unit_test(test_bare),
+		cmocka_unit_test(test_client_to_client),
+		cmocka_unit_test(test_filtered),
+		cmocka_unit_test(test_left_alone),
+		cmocka_unit_test(test_socket_answers),
+		cmocka_unit_test(test_error),
+		cmocka_unit_test(test_bare),
 	};
 
 	return cmocka_run_group_tests_name("hairpin", tests, NULL, NULL);

@@ -29,7 +29,14 @@ static const struct {
 
 static void bed_scene_8(struct bed *b)
 {
+	uint32_t one = 1, test_run_ifindex = 1;
+	struct sluice_conf conf;
+
 	bed_open(b, SMALL_FLOWS);
+	map_get_row(b->nat->maps.conf, 0, &conf);
+	conf.l3_links = 1;
+	map_put_row(b->nat->maps.conf, 0, &conf);
+	map_put(b->nat->maps.l3_links, &test_run_ifindex, &one);
 	bed_pool(b, 0, pool_default());
 	bed_addr(b, 0, SHARED_8, 11);
 	bed_client(b, IP(8, 0, 1, 0), 24, 0);
@@ -46,11 +53,8 @@ static int run_bare(struct bed *b, enum hook hook, uint32_t came_by, const struc
 		    .data_size_in = in->len - ETH_LEN, .data_out = ret_out->b + ETH_LEN,
 		    .data_size_out = sizeof(ret_out->b) - ETH_LEN, .ctx_in = &ctx,
 		    .ctx_size_in = sizeof(ctx));
-	struct bpf_program *prog =
-		hook == EGRESS ? b->nat->progs.l3_egress : b->nat->progs.l3_ingress;
-
 	memcpy(ret_out->b, in->b, ETH_LEN);
-	if (bpf_prog_test_run_opts(bpf_program__fd(prog), &opts))
+	if (bpf_prog_test_run_opts(hook_fd(b, hook), &opts))
 		die("test run: %s", strerror(errno));
 	ret_out->len = opts.data_size_out + ETH_LEN;
 	return (int)opts.retval;

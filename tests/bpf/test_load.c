@@ -68,6 +68,8 @@ static void test_maps(void **state)
 			M(pool_stats, 4, sizeof(struct sluice_pool_stats), SLUICE_MAX_POOLS),
 			M(event_stats, 4, sizeof(struct sluice_event_stats), SLUICE_EVENT_ROWS),
 			M(zones, 4, 2, SLUICE_MAX_ZONES),
+			M(zone_ways, 4, 4, SLUICE_MAX_ZONES),
+			M(l3_links, 4, 4, SLUICE_MAX_ZONES),
 			M(client_state, sizeof(struct sluice_client_key),
 			  sizeof(struct sluice_client), 1024),
 			M(frags, sizeof(struct sluice_frag_key), sizeof(struct sluice_frag),

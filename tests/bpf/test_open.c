@@ -14,11 +14,11 @@
 #include "open.h"
 #include "sockdiag.h"
 
-#define V4    "203.0.113.7"
-#define V6    "2001:db8::7"
-#define UID   4711
-#define RANGE "/proc/sys/net/ipv4/ip_local_port_range"
-#define HELD  "/proc/sys/net/ipv4/ip_local_reserved_ports"
+#define V4       "203.0.113.7"
+#define V6       "2001:db8::7"
+#define UID      4711
+#define RANGE    "/proc/sys/net/ipv4/ip_local_port_range"
+#define RESERVED "/proc/sys/net/ipv4/ip_local_reserved_ports"
 
 static struct sockdiag *diag;
 
@@ -57,7 +57,7 @@ static int sysctls_reset(void **state)
 {
 	(void)state;
 	set(RANGE, "32768 60999");
-	set(HELD, "\n");
+	set(RESERVED, "\n");
 	return 0;
 }
 
@@ -596,10 +596,10 @@ static void test_sysctls(void **state)
 	close(must_get(&out, &req, &port));
 	req.port = 0;
 
-	set(HELD, "22,40990-41005,50000");
+	set(RESERVED, "22,40990-41005,50000");
 	refused(&part, &req, -EADDRNOTAVAIL, "ip_local_reserved_ports");
 	/* Some of them: the others are used (for a destination that nothing in TIME_WAIT has had). */
-	set(HELD, "40998,41000-41001");
+	set(RESERVED, "40998,41000-41001");
 	fd = must_get(&part, &req, &port);
 	assert_int_equal(try_connect(fd, "127.0.0.2", 8083), 0);
 	assert_int_equal(port_of(fd), 40999);

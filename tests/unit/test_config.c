@@ -123,6 +123,7 @@ static void test_defaults(void **state)
 	assert_int_equal(p->timers.tcp_reset, 240);
 	assert_int_equal(p->timers.udp, 300);
 	assert_int_equal(p->timers.udp_short, 30);
+	assert_int_equal(p->udp_reuse_s, 120);
 	assert_int_equal(p->timers.icmp, 60);
 	config_free(c);
 }
@@ -298,6 +299,7 @@ static void test_policy(void **state)
 	assert_int_equal(p->timers.tcp_time_wait, 60);
 	assert_int_equal(p->timers.tcp_reset, 10);
 	assert_int_equal(p->timers.udp_short, 15);
+	assert_int_equal(p->udp_reuse_s, 0);
 	assert_int_equal(p->timers.icmp, 30);
 	config_free(c);
 	/* The shortest and the longest without it. */

@@ -261,6 +261,8 @@ static const struct bad pools[] = {
 	  "0 to 1000000" },
 	{ "flows-burst", POOL("flows-per-second = 1\nflows-burst = 0"), 6, "flows-burst \"0\"",
 	  "1 to 1000000" },
+	{ "burst beyond a minute's worth", POOL("flows-per-second = 2\nflows-burst = 121"), 6,
+	  "flows-burst \"121\"", "allowed are 1 to 120" },
 	{ "burst without a rate", POOL("flows-burst = 5"), 5, "flows-burst \"5\"",
 	  "beside flows-per-second" },
 	{ "tcp-filtering", POOL("tcp-filtering = yes"), 5, "tcp-filtering \"yes\"",

@@ -65,6 +65,7 @@ static void test_policy(void **state)
 	pool->unleased = SLUICE_UNLEASED_DENY;
 	pool->timers.udp = 123;
 	pool->ports_per_client = 1000;
+	pool->udp_reuse_s = 119;
 	pool->states_per_client = 2000;
 	pool->flows_per_second = 30;
 	pool->flows_burst = 40;
@@ -95,6 +96,7 @@ static void test_policy(void **state)
 	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++)
 		assert_int_equal(row->client_ports[l4], 1000);
 	assert_int_equal(row->client_states, 2000);
+	assert_int_equal(row->reuse_s, 119);
 	assert_int_equal(row->client_rate, 30);
 	assert_int_equal(row->client_burst, 40);
 	assert_int_equal(row->mss, 1360);
