@@ -337,6 +337,8 @@ static int restore_sysctl(const struct host_change *ch, struct findings *out)
 	static const char id[] = "restore.sysctl";
 	bool keep = !strcmp(ch->was, ch->now);
 	char value[SYSCTL_VAL_LEN];
+	const char *all = strncmp(ch->key, "net.ipv6.", 9) ? "net.ipv4.ip_forward"
+							   : "net.ipv6.conf.all.forwarding";
 	int forward, r = sysctl_read(ch->key, value, sizeof(value));
 
 	if (r == -ENOENT) /* its interface is gone, and the setting with it */
@@ -350,8 +352,8 @@ static int restore_sysctl(const struct host_change *ch, struct findings *out)
 			     ch->key, value, ch->was, ch->now);
 		return 0;
 	}
-	/* Kept for when ip_forward is taken back, which has happened by now unless somebody else needs it. */
-	if (r == 0 && keep && (sysctl_read_int("net.ipv4.ip_forward", &forward) < 0 || forward))
+	/* Kept for when forwarding is taken back, which has happened by now unless somebody else needs it. */
+	if (r == 0 && keep && (sysctl_read_int(all, &forward) < 0 || forward))
 		return 0;
 	if (r == 0)
 		r = sysctl_write(ch->key, ch->was);

@@ -61,6 +61,7 @@ static void facts_uplink(struct host_facts *f, const struct links *ls, const cha
 	u->arptype = l->arptype;
 	u->mtu = l->mtu;
 	u->forwarding = conf_int(name, "forwarding");
+	u->accept_ra = conf6_int(name, "accept_ra");
 	u->rp_filter = conf_both(name, "rp_filter");
 	u->arp_ignore = conf_both(name, "arp_ignore");
 	u->arp_announce = conf_both(name, "arp_announce");
@@ -77,7 +78,8 @@ static int facts_links(struct host_facts *f, const struct links *ls, const struc
 		facts_uplink(f, ls, c->uplinks[i]);
 	f->inner = calloc(ls->n + 1, sizeof(*f->inner));
 	f->forwarding = calloc(ls->n + 1, sizeof(*f->forwarding));
-	if (!f->inner || !f->forwarding)
+	f->forwarding6 = calloc(ls->n + 1, sizeof(*f->forwarding6));
+	if (!f->inner || !f->forwarding || !f->forwarding6)
 		return -ENOMEM;
 	for (size_t i = 0; i < ls->n; i++) {
 		const struct netlink_link *l = &ls->v[i];
@@ -90,13 +92,13 @@ static int facts_links(struct host_facts *f, const struct links *ls, const struc
 		in->arp_ignore = conf_both(l->name, "arp_ignore");
 		f->n_inner++;
 	}
-	if (f->ip_forward != 0)
-		return 0;
 	for (size_t i = 0; i <= ls->n; i++) {
 		const char *name = i < ls->n ? ls->v[i].name : "default";
 
-		if (conf_int(name, "forwarding") == 1)
+		if (f->ip_forward == 0 && conf_int(name, "forwarding") == 1)
 			snprintf(f->forwarding[f->n_forwarding++], IFNAMSIZ, "%s", name);
+		if (f->forwarding6_all == 0 && conf6_int(name, "forwarding") == 1)
+			snprintf(f->forwarding6[f->n_forwarding6++], IFNAMSIZ, "%s", name);
 	}
 	return 0;
 }
@@ -116,7 +118,6 @@ static int facts_pools(struct host_facts *f, const struct config *c)
 		n_addrs += c->pools[i].n_addresses;
 		n_clients += c->pools[i].n_clients;
 	}
-	f->has_clients = n_clients > 0;
 	f->addrs = calloc(n_addrs + 1, sizeof(*f->addrs));
 	f->clients = calloc(n_clients + 1, sizeof(*f->clients));
 	if (!f->addrs || !f->clients)
@@ -128,9 +129,13 @@ static int facts_pools(struct host_facts *f, const struct config *c)
 			f->addrs[f->n_addrs++].addr = p->addresses[j];
 			f->n_addrs6 += !addr_is_v4(&p->addresses[j]);
 		}
-		for (size_t j = 0; j < p->n_clients; j++)
+		for (size_t j = 0; j < p->n_clients; j++) {
 			if (addr_is_v4(&p->clients[j].addr))
-				f->clients[f->n_clients++].prefix = p->clients[j];
+				f->has_clients = true;
+			else
+				f->has_clients6 = true;
+			f->clients[f->n_clients++].prefix = p->clients[j];
+		}
 	}
 	qsort(f->addrs, f->n_addrs, sizeof(*f->addrs), compare_addrs);
 	return 0;
@@ -273,6 +278,7 @@ int hostfacts_read(struct netlink *nl, const struct config *c, struct host_facts
 	if (r < 0)
 		return errtext_set(err, -r, "the links can't be listed: %s", strerror(-r));
 	f.ip_forward = read_int("net.ipv4.ip_forward");
+	f.forwarding6_all = read_int("net.ipv6.conf.all.forwarding");
 	f.accept_redirects = conf_int("all", "accept_redirects");
 	f.lo_disable_ipv6 = conf6_int("lo", "disable_ipv6");
 	f.lo_accept_local = conf_both("lo", "accept_local");

@@ -11,11 +11,13 @@
 #define KEY_FORWARD   "net.ipv4.ip_forward"
 #define KEY_REDIRECTS "net.ipv4.conf.all.accept_redirects"
 #define KEY_ACCEPT    "net.ipv4.conf.lo.accept_local"
+#define KEY_FORWARD6  "net.ipv6.conf.all.forwarding"
 #define KEY_NONLOCAL6 "net.ipv6.ip_nonlocal_bind"
 
 void host_facts_done(struct host_facts *f)
 {
 	free(f->forwarding);
+	free(f->forwarding6);
 	free(f->inner);
 	free(f->addrs);
 	free(f->clients);
@@ -115,7 +117,7 @@ static enum conf_state conf_state(const struct conf_rule *r, const struct host_u
 }
 
 /* Most that can be asked for, besides a change for each address and each forwarding interface. */
-#define CHANGES_FIXED (CONFIG_UPLINKS_MAX * (N_CONF_RULES + 1) + 4)
+#define CHANGES_FIXED (CONFIG_UPLINKS_MAX * (N_CONF_RULES + 2) + 5)
 
 struct changes {
 	struct host_change *v;
@@ -197,6 +199,25 @@ static int accepts_local(const struct host_facts *f)
 	return f->lo_accept_local.all || f->lo_accept_local.iface;
 }
 
+/*
+ * IPv6 asks "all" alone whether to forward. A host that forwards takes no routes from router advertisements any more, and forgets those it has, but where accept_ra
+ * is 2: so that goes first, on the uplinks that take them now.
+ */
+static void plan_forwarding6(const struct host_facts *f, struct changes *cs)
+{
+	char key[SYSCTL_KEY_LEN];
+
+	if (!f->has_clients6 || f->forwarding6_all != 0)
+		return;
+	for (size_t i = 0; i < f->n_uplinks; i++)
+		if (f->uplinks[i].ifindex && f->uplinks[i].accept_ra == 1)
+			changes_add_int(cs, sysctl_conf6_key(f->uplinks[i].name, "accept_ra", key),
+					1, 2);
+	for (size_t i = 0; i < f->n_forwarding6; i++)
+		changes_add_int(cs, sysctl_conf6_key(f->forwarding6[i], "forwarding", key), 1, 1);
+	changes_add_int(cs, KEY_FORWARD6, 0, 1);
+}
+
 /* The first IPv6 address that sockets can't bind without net.ipv6.ip_nonlocal_bind; NULL: none. */
 static const struct host_addr *nonlocal6(const struct host_facts *f)
 {
@@ -212,12 +233,14 @@ int hostplan_changes(const struct host_facts *f, const struct config *c, struct 
 	struct changes cs = { 0 };
 	char text[ADDR_STRLEN];
 
-	cs.v = calloc(CHANGES_FIXED + f->n_forwarding + f->n_addrs, sizeof(*cs.v));
+	cs.v = calloc(CHANGES_FIXED + f->n_forwarding + f->n_forwarding6 + f->n_addrs,
+		      sizeof(*cs.v));
 	if (!cs.v)
 		return -ENOMEM;
 	if (c->set_sysctls) {
 		plan_uplinks(f, &cs);
 		plan_forwarding(f, &cs);
+		plan_forwarding6(f, &cs);
 		if (has_hairpin(c) && accepts_local(f) == 0)
 			changes_add_int(&cs, KEY_ACCEPT, 0, 1);
 		if (f->nonlocal_bind6 == 0 && nonlocal6(f))
@@ -256,6 +279,16 @@ static bool has_ipv6(const struct config *c)
 	return false;
 }
 
+/* Has a pool clients of the family? */
+static bool has_clients(const struct config *c, bool v4)
+{
+	for (size_t i = 0; i < c->n_pools; i++)
+		for (size_t j = 0; j < c->pools[i].n_clients; j++)
+			if (addr_is_v4(&c->pools[i].clients[j].addr) == v4)
+				return true;
+	return false;
+}
+
 static bool ends_with(const char *s, const char *end)
 {
 	size_t n = strlen(s), m = strlen(end);
@@ -274,10 +307,12 @@ bool hostplan_wanted(const struct host_change *change, const struct config *c)
 	if (!strcmp(change->key, KEY_ACCEPT))
 		return has_hairpin(c);
 	if (!strcmp(change->key, KEY_FORWARD) || !strcmp(change->key, KEY_REDIRECTS) ||
-	    ends_with(change->key, ".forwarding")) {
-		for (size_t i = 0; i < c->n_pools; i++)
-			if (c->pools[i].n_clients)
-				return true;
+	    ends_with(change->key, ".forwarding"))
+		return has_clients(c, strncmp(change->key, "net.ipv6.", 9) != 0);
+	if (ends_with(change->key, ".accept_ra")) {
+		for (size_t i = 0; i < c->n_uplinks; i++)
+			if (!strcmp(change->key, sysctl_conf6_key(c->uplinks[i], "accept_ra", key)))
+				return has_clients(c, false);
 		return false;
 	}
 	for (size_t i = 0; i < c->n_uplinks; i++)
@@ -516,6 +551,39 @@ static void judge_uplinks6(const struct host_facts *f, struct findings *out)
 		     "no IPv6 default route leads out of an uplink");
 }
 
+static void judge_forwarding6(const struct host_facts *f, bool set, struct findings *out)
+{
+	static const char id[] = "sysctl.ipv6_forwarding";
+	char key[SYSCTL_KEY_LEN], advice[FINDING_TEXT_LEN];
+
+	if (!f->has_clients6)
+		return;
+	if (f->forwarding6_all < 0) {
+		findings_add(out, id, FINDING_WARN, NULL, KEY_FORWARD6 " can't be read: %s",
+			     strerror(-f->forwarding6_all));
+		return;
+	}
+	if (f->forwarding6_all == 0) {
+		findings_add(out, id, set ? FINDING_WARN : FINDING_ERROR,
+			     set ? "sluiced sets it to 1 when it starts"
+				 : "sysctl -w " KEY_FORWARD6 "=1",
+			     KEY_FORWARD6 " is 0: IPv6 packets of clients are not forwarded");
+		return;
+	}
+	findings_add(out, id, FINDING_OK, NULL, KEY_FORWARD6 " is %d", f->forwarding6_all);
+	for (size_t i = 0; i < f->n_uplinks; i++) {
+		if (!f->uplinks[i].ifindex || f->uplinks[i].accept_ra != 1)
+			continue;
+		sysctl_conf6_key(f->uplinks[i].name, "accept_ra", key);
+		snprintf(advice, sizeof(advice),
+			 "sysctl -w %s=2, if routers tell this host its routes", key);
+		findings_add(out, id, FINDING_INFO, advice,
+			     "%s is 1: a host that forwards takes no routes from router "
+			     "advertisements then",
+			     key);
+	}
+}
+
 static void judge_ipv6(const struct host_facts *f, bool set, struct findings *out)
 {
 	static const char id[] = "ipv6";
@@ -534,6 +602,7 @@ static void judge_ipv6(const struct host_facts *f, bool set, struct findings *ou
 			     "IPv6 is disabled on lo: IPv6 shared addresses can't have local "
 			     "routes");
 	judge_nonlocal6(f, set, out);
+	judge_forwarding6(f, set, out);
 	judge_uplinks6(f, out);
 }
 

@@ -55,6 +55,7 @@ struct host_uplink {
 	bool default_route6;
 	int disable_ipv6;
 	int forwarding;
+	int accept_ra; /* of IPv6 */
 	struct host_conf rp_filter;
 	struct host_conf arp_ignore;
 	struct host_conf arp_announce;
@@ -88,7 +89,8 @@ struct host_inner {
 struct host_facts {
 	char links[HOSTPLAN_LINKS_LEN]; /* names of all links, for error texts; may be cut */
 	bool lo_up;
-	bool has_clients;
+	bool has_clients;  /* of IPv4 */
+	bool has_clients6; /* and of IPv6 */
 	int ip_forward;
 	int lo_disable_ipv6;
 	struct host_conf lo_accept_local;
@@ -102,6 +104,10 @@ struct host_facts {
 	char (*forwarding)[IFNAMSIZ];
 	size_t n_forwarding;
 	int accept_redirects;
+	/* net.ipv6.conf.all.forwarding, and what forwards (or "default" does) while that is 0: likewise. */
+	int forwarding6_all;
+	char (*forwarding6)[IFNAMSIZ];
+	size_t n_forwarding6;
 	struct host_uplink uplinks[CONFIG_UPLINKS_MAX];
 	size_t n_uplinks;
 	struct host_inner *inner;
