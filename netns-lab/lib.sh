@@ -426,7 +426,7 @@ sluiced_start() {
 	[[ -x $SLUICE ]] || lab_die "$SLUICE is not built: run make first"
 	[[ -e $conf ]] || edge_conf "$edge" >/dev/null
 	start_bg "sluiced-$edge" "$edge" "$binary" -d -f "$conf" "$@"
-	if ! wait_for 10 lab_sluiced_answers "$edge" || ! bg_alive "sluiced-$edge"; then
+	if ! wait_for 30 lab_sluiced_answers "$edge" || ! bg_alive "sluiced-$edge"; then
 		cat "$(bg_err "sluiced-$edge")" >&2
 		echo "lab: sluiced on $edge did not come up" >&2
 		return 1
@@ -445,7 +445,7 @@ sluiced_watch() { # EDGE
 		watch { netns = { "" } }
 	END
 	start_bg "sluiced-$edge" "$edge" "$SLUICED" --watch-only -d -f "$dir/watch.conf"
-	if ! wait_for 10 lab_sluiced_answers "$edge" || ! bg_alive "sluiced-$edge"; then
+	if ! wait_for 30 lab_sluiced_answers "$edge" || ! bg_alive "sluiced-$edge"; then
 		cat "$(bg_err "sluiced-$edge")" >&2
 		lab_die "sluiced --watch-only on $edge did not come up"
 	fi

@@ -11,7 +11,6 @@
 #include "log.h"
 #include "methods_collide.h"
 #include "store_collision.h"
-#include "watch.h"
 
 #define LOG_PER_S 5
 #define LOG_BURST 20
@@ -26,19 +25,6 @@ void collisions_done(struct collisions *c)
 {
 	free(c->v);
 	memset(c, 0, sizeof(*c));
-}
-
-static int told_before(const struct collision *c, void *arg)
-{
-	return watch_told(arg, c) ? 0 : -ECANCELED;
-}
-
-int collisions_recall(const struct collisions *c, struct watcher *w, struct errtext *err)
-{
-	struct store_collision_filter all = { 0 };
-	int r = store_collisions_list(c->store, &all, told_before, w, err);
-
-	return r == -ECANCELED ? 0 : r;
 }
 
 void collisions_add(struct collisions *c, const struct collision *one)

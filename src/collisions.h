@@ -16,8 +16,6 @@
 
 #define COLLISIONS_A_TURN 4096
 
-struct watcher;
-
 struct collisions {
 	struct store *store; /* both may change between turns; NULL: not there now */
 	struct control *control;
@@ -34,9 +32,6 @@ struct collisions {
 
 void collisions_init(struct collisions *c, uint64_t now_ns);
 void collisions_done(struct collisions *c);
-
-/* Let the watcher know what the store has, from the newest on as far as it wants: that was told before this start. 0, or -errno with err filled. */
-int collisions_recall(const struct collisions *c, struct watcher *w, struct errtext *err);
 
 /* Note one; id is given when it is stored. */
 void collisions_add(struct collisions *c, const struct collision *one);

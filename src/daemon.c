@@ -269,7 +269,7 @@ static int start(struct daemon *d, const struct engine_opts *opts, struct errtex
 				       .collisions = &d->collisions,
 				       .watcher = d->watcher };
 	d->collisions.store = d->engine->store;
-	if ((d->watcher && (ret = collisions_recall(&d->collisions, d->watcher, err)) < 0) ||
+	if ((d->watcher && (ret = loop_recall(&d->collisions, d->watcher, err)) < 0) ||
 	    (ret = tell_watcher(d, err)) < 0)
 		return ret;
 	ret = control_open(&co, &d->control, err);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "store_collision.h"
 
 int loop_signals(void)
 {
@@ -43,4 +44,17 @@ void loop_note(struct control *control, int priority, const char *event, const c
 	log_msg(priority, "%s", text);
 	if (control && control_monitored(control))
 		control_publish(control, json_pack("{s:s, s:s}", "event", event, "text", text));
+}
+
+static int told_before(const struct collision *c, void *arg)
+{
+	return watch_told(arg, c) ? 0 : -ECANCELED;
+}
+
+int loop_recall(const struct collisions *c, struct watcher *w, struct errtext *err)
+{
+	struct store_collision_filter all = { 0 };
+	int r = store_collisions_list(c->store, &all, told_before, w, err);
+
+	return r == -ECANCELED ? 0 : r;
 }

@@ -7,7 +7,7 @@
 /* This thread is carrying out what was begun: the store is its own. */
 static _Thread_local bool carrying_out;
 
-static int commit(void *arg)
+static int commit_run(void *arg)
 {
 	struct store *s = arg;
 	int r;
@@ -28,7 +28,7 @@ void store_commit_begin(struct store *s, const struct store_batch *b)
 {
 	s->committing = b;
 	s->commit_err = (struct errtext){ 0 };
-	worker_begin(&s->worker, commit, s);
+	worker_begin(&s->worker, commit_run, s);
 }
 
 bool store_commit_done(struct store *s)

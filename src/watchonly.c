@@ -176,7 +176,7 @@ static int start(struct watchonly *d, struct errtext *err)
 	if (r < 0)
 		return r;
 	d->collisions.store = d->store;
-	r = collisions_recall(&d->collisions, d->watcher, err);
+	r = loop_recall(&d->collisions, d->watcher, err);
 	if (r < 0)
 		return r;
 	store_collisions_keep(d->store, d->config->watch.history);

@@ -5,12 +5,12 @@
  *   pieces echo [--order DIGITS] [--short] ENDPOINT
  *       Answers every datagram with its own bytes, or (--short) with the first eight of them.
  *       {"event":"ready"}, and at the end {"event":"report","good":N,"mixed":N}
- *   pieces send [--order DIGITS] [--count N] [--size N] [--window N] [--mark N] [--id N] FROM ENDPOINT
+ *   pieces send [--order DIGITS] [--count N] [--size N] [--window N] [--mark N] [--id N] [--ids N] FROM ENDPOINT
  *       Sends N datagrams from FROM and waits for the answers, of at most so many at once.
  *       {"event":"done","sent":N,"answered":N,"mixed":N}. Exit status 0 when all were answered and nothing was mixed.
  *
  * --order: the tool cuts datagrams itself and sends the pieces in this order (for example 201), all but the last of them 1000 bytes, with
- * identifications that count up from --id. Otherwise the kernel does, and chooses.
+ * identifications that count up from --id, and begin there again after --ids. Otherwise the kernel does, and chooses.
  */
 #include "tool.h"
 
@@ -26,7 +26,9 @@
 struct end {
 	int udp, raw;
 	const char *order; /* NULL: as the kernel does it */
-	uint16_t id;
+	uint16_t id;       /* the first */
+	uint32_t ids;      /* how many there are */
+	uint32_t n;        /* datagrams sent */
 };
 
 static uint16_t udp_sum(const struct sockaddr_in *src, const struct sockaddr_in *dst,
@@ -58,7 +60,7 @@ static void send_piece(const struct end *e, const struct sockaddr_in *src,
 		die("--order: no piece at %zu of %zu bytes", at, all);
 	piece.ip.saddr = src->sin_addr.s_addr;
 	piece.ip.daddr = dst->sin_addr.s_addr;
-	piece.ip.id = htons(e->id);
+	piece.ip.id = htons((uint16_t)(e->id + e->n % e->ids));
 	piece.ip.frag_off = htons((uint16_t)(at / 8 | (at + n < all ? IP_MF : 0)));
 	memcpy(piece.data, l4 + at, n);
 	if (sendto(e->raw, &piece, sizeof(piece.ip) + n, 0, (const struct sockaddr *)dst,
@@ -86,8 +88,7 @@ static void send_datagram(struct end *e, const struct sockaddr_in *src,
 	memcpy(l4, &udp, sizeof(udp));
 	for (o = e->order; *o; o++)
 		send_piece(e, src, dst, l4, sizeof(udp) + n, (size_t)(*o - '0') * PIECE);
-	if (!++e->id)
-		e->id = 1; /* with 0 the kernel would choose */
+	e->n++;
 }
 
 /* Is every word the same? */
@@ -200,7 +201,7 @@ static int run_send(struct end *e, const struct sockaddr_in *from, const struct 
 int main(int argc, char **argv)
 {
 	uint64_t count = 1, size = 3000, window = 1, mark = 1;
-	struct end e = { .id = 1 };
+	struct end e = { .id = 1, .ids = 10000 };
 	struct sockaddr_in from, to;
 	bool brief = false, echo;
 	int i;
@@ -230,11 +231,16 @@ int main(int argc, char **argv)
 			mark = parse_number("--mark", value, 0, 255);
 		} else if (!strcmp(argv[i], "--id")) {
 			e.id = (uint16_t)parse_number("--id", value, 1, 65535);
+		} else if (!strcmp(argv[i], "--ids")) {
+			e.ids = (uint32_t)parse_number("--ids", value, 1, 65535);
 		} else {
 			die("unknown option \"%s\"", argv[i]);
 		}
 		i++;
 	}
+	/* With 0 the kernel would choose. */
+	if (e.id + e.ids > 65536)
+		die("--id and --ids: the last is more than 65535");
 	if (argc - i != (echo ? 1 : 2))
 		die("usage: pieces echo [OPTION...] ENDPOINT, pieces send [OPTION...] FROM "
 		    "ENDPOINT");
