@@ -87,9 +87,8 @@ conf_lab_up() {
 		conf_neighbours lan2 "$(conf_link_mac client net2)" 10.1.20.{1,2,3,4,5,6,7,8}
 	} | lab_ip edge1
 	conf_neighbours origin "$origin" "${CONF_ORIGINS[@]}" 2001:db8:3::{201,202} | lab_ip gw
-	for a in 1 2 3 4 5 6 7 8; do
-		echo "route add 10.1.20.$a dev lan2 table 102"
-	done | lab_ip edge1
+	# As long a prefix as lan's, so that the routing table alone would never choose it.
+	in_ns edge1 ip route add 10.1.0.0/16 dev lan2 metric 200
 }
 
 conf_pool() { # NAME ADDRESSES CLIENTS LAST-PORT LINES

@@ -55,7 +55,7 @@ test_n() {
 	check_bad ttl 's/^uplinks/fleet {\n ttl = 1\n}\n&/' 'ttl' '"1"'
 	check_bad quote 's/^machine .*/machine = "edge1/' 'machine' 'edge1'
 	check_host_says_no uplink 's/"wan"/"wan", "wan9"/' 'bad.conf:[0-9]+: uplink "wan9" does not exist; links here: '
-	check_host_says_no loopback 's/"wan"/"lo"/' '"lo" is not an Ethernet'
+	check_host_says_no loopback 's/"wan"/"lo"/' '"lo" is of link type'
 	check_host_says_no group 's/^uplinks/access { group = "no-such-group" }\n&/' '"no-such-group" does not exist'
 	run_there "$SLUICED" -n -f "$LAB_STATE/nowhere.conf"
 	check n/no-file "exit code" "$RC" -eq 2

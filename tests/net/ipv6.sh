@@ -72,7 +72,9 @@ wire6_start() {
 				type filter hook prerouting priority raw
 				iifname "wan" ip6 saddr { $SHARED6, $SECOND6 } counter name shared
 				iifname "wan" ip6 saddr { $SHARED6, $SECOND6 } meta l4proto { tcp, udp } th sport != $(edge_slice edge1) counter name outside
-				iifname "wan" ip6 saddr { $SHARED6, $SECOND6 } meta l4proto != { tcp, udp } counter name outside
+				iifname "wan" ip6 saddr { $SHARED6, $SECOND6 } icmpv6 type echo-request icmpv6 id != $(edge_slice edge1) counter name outside
+				iifname "wan" ip6 saddr { $SHARED6, $SECOND6 } icmpv6 type != echo-request counter name outside
+				iifname "wan" ip6 saddr { $SHARED6, $SECOND6 } meta l4proto != { tcp, udp, icmpv6 } counter name outside
 				iifname "wan" ip6 saddr $OWN6 ip6 daddr 2001:db8:3::/64 counter name own
 			}
 		}
@@ -280,9 +282,9 @@ test_exec() {
 	exec_talk "$SHARED6" 127.0.0.1:7100
 	check_text exec/loopback4 "$SAID" '"errno":"ECONNREFUSED"'
 	stop_bg local6 || true
-	# There is no translation to fall back on for what has no port to give away.
+	# What hooks cannot serve is translated at the uplink, with an identifier out of the lease.
 	run_exec --address "$SHARED6" -- ping -6 -q -c 1 -W 1 "$ORIGIN6"
-	check exec/ping "exit code" "$RC" -ne 0
+	check exec/ping "exit code" "$RC" -eq 0
 	check exec/own "packets with the machine's own address" $(($(wire6 own) - own)) -eq 0
 }
 
@@ -331,7 +333,7 @@ happy() { # LEASE-ADDRESS
 		--resolve "www.lab.test:8080:$ORIGIN,[$ORIGIN6]" http://www.lab.test:8080/bytes/10/7
 }
 
-# Clients: IPv4 is translated to the pool's IPv4 address, never to the other; IPv6 passes as it is where the host forwards it.
+# Clients: IPv4 is translated to the pool's IPv4 address, never to the other; IPv6 that is nobody's client passes as it is where the host forwards it.
 test_clients() {
 	watch_wire translated --source "$SHARED" --ports "$(edge_slice edge1)"
 	check_that clients/ipv4 "no new flows" new_flows

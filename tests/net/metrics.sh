@@ -81,7 +81,7 @@ test_text() {
 	text=$(scrape)
 	check text/lint "problems of the text" "$(lint <<<"$text")" = ""
 	check text/families "families" "$(families)" = "sluice_build_info sluice_bytes_total sluice_collisions_total sluice_drops_total \
-sluice_flows sluice_flows_created_total sluice_flows_expired_total sluice_leases sluice_packets_total sluice_slice_deadline_seconds sluice_slice_ports \
+sluice_flows sluice_flows_created_total sluice_flows_expired_total sluice_leases sluice_packets_total sluice_pool_full_seconds sluice_pool_refused_total sluice_slice_deadline_seconds sluice_slice_ports \
 sluice_slice_ports_used sluice_slices sluice_store_commit_seconds "
 	check text/other "status of another path" "$(code "http://$AT/")" -eq 404
 	check text/method "status of a POST" "$(code -d x "http://$AT/metrics")" -eq 405

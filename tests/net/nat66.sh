@@ -69,7 +69,7 @@ wire6() { # COUNTER
 }
 
 flows6() { # PROTO
-	sluice_ctl edge1 -j flows --proto "$1" | jq '[.flows[] | select(.inner | startswith("[2001:db8:1::2]") or startswith("2001:db8:1::2"))] | length'
+	sluice_ctl edge1 -j flows --proto "$1" | jq '[.flows[] | select(.inner.src == "2001:db8:1::2")] | length'
 }
 
 traffic6() { # NAME
@@ -110,4 +110,5 @@ check flows/icmp "echo flows listed" "$(flows6 icmp)" -gt 0
 # Nothing else of the edge is there for the world.
 check_not silence/tcp "a port of the shared address answers" in_ns origin timeout 3 bash -c "exec 3<>/dev/tcp/$SHARED6/41000"
 sluiced_stop edge1
+check_that teardown "--teardown failed" in_ns edge1 "$SLUICED" --teardown -f "$LAB_STATE/edge1/sluice.conf"
 check forwarding/back "net.ipv6.conf.all.forwarding" "$(in_ns edge1 sysctl -n net.ipv6.conf.all.forwarding)" -eq "$before"
