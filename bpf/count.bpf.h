@@ -160,9 +160,7 @@ GLOBAL int event_send(struct __sk_buff *skb, const struct pkt *p, __u32 row, __u
 	n = p->len > p->l3_off ? p->len - p->l3_off : 0;
 	if (n >= SLUICE_EVENT_SNAP)
 		n = SLUICE_EVENT_SNAP;
-	/* The load wants a size that is known to be more than zero, and before 6.8 a verifier does not learn that from n != 0. */
-	n--;
-	asm volatile("" : "+r"(n));
+	n = LESS_ONE(n);
 	if (n < SLUICE_EVENT_SNAP && !bpf_skb_load_bytes(skb, p->l3_off, e->snap, n + 1))
 		e->snap_len = n + 1;
 	bpf_ringbuf_submit(e, 0);

@@ -40,8 +40,7 @@ static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, boo
 	struct sluice_flow *r;
 	struct pkt *p = &w->p;
 	__u32 row, pool_row;
-	__u8 filtering;
-	bool eim, kept;
+	bool kept;
 	int step;
 
 	if (p->bad != NOT_BAD || p->kind == PKT_ND || p->kind == PKT_ECHO)
@@ -63,17 +62,7 @@ static __always_inline int hairpin_in(struct __sk_buff *skb, struct work *w, boo
 	p->now = now_get();
 	if (slice_fenced(sl, p->now.ns))
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_fenced);
-	__builtin_memset(key, 0, sizeof(*key));
-	key->src = p->src;
-	key->sport = p->sport;
-	key->dst = p->dst;
-	key->dport = p->dport;
-	key->proto = p->proto;
-	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
-	filtering = pool->filtering[p->l4 & 3];
-	r = rev_find(w, eim, filtering);
-	if (!r && pool->mixed[p->l4 & 3])
-		r = rev_find(w, !eim, filtering);
+	r = rev_arrived(w, pool);
 	if (r && (r->flags & SLUICE_FLOW_OWN)) {
 		own_back(r, p);
 		r = NULL;

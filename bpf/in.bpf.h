@@ -152,4 +152,26 @@ static __always_inline struct sluice_flow *rev_find(struct work *w, bool eim, __
 	return r;
 }
 
+/* The entry of a packet that came for a shared address; w->key is made here. */
+static __always_inline struct sluice_flow *rev_arrived(struct work *w,
+						       const struct sluice_pool *pool)
+{
+	struct sluice_flow_key *key = &w->key;
+	const struct pkt *p = &w->p;
+	bool eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
+	__u8 filtering = pool->filtering[p->l4 & 3];
+	struct sluice_flow *r;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->src = p->src;
+	key->sport = p->sport;
+	key->dst = p->dst;
+	key->dport = p->dport;
+	key->proto = p->proto;
+	r = rev_find(w, eim, filtering);
+	if (!r && pool->mixed[p->l4 & 3])
+		r = rev_find(w, !eim, filtering);
+	return r;
+}
+
 #endif

@@ -110,8 +110,7 @@ static __always_inline int arrived(struct __sk_buff *skb)
 	struct sluice_flow *r;
 	__u32 row, pool_row, bit = 0;
 	struct pkt *p;
-	__u8 filtering;
-	bool eim, kept;
+	bool kept;
 	int step;
 
 	if (!w)
@@ -155,17 +154,7 @@ static __always_inline int arrived(struct __sk_buff *skb)
 	p->now = now_get();
 	if (slice_fenced(sl, p->now.ns))
 		return verdict_drop(skb, p, pool_row, SLUICE_DROP_fenced);
-	__builtin_memset(key, 0, sizeof(*key));
-	key->src = p->src;
-	key->sport = p->sport;
-	key->dst = p->dst;
-	key->dport = p->dport;
-	key->proto = p->proto;
-	eim = pool->mapping[p->l4 & 3] == SLUICE_EIM;
-	filtering = pool->filtering[p->l4 & 3];
-	r = rev_find(w, eim, filtering);
-	if (!r && pool->mixed[p->l4 & 3])
-		r = rev_find(w, !eim, filtering);
+	r = rev_arrived(w, pool);
 	if (r && (r->flags & SLUICE_FLOW_OWN)) {
 		own_back(r, p);
 		/* The kernel's look-ups do not know of sockets for pings. It answers nothing to a reply. */
@@ -209,7 +198,7 @@ static __always_inline int arrived(struct __sk_buff *skb)
 	lease = lease_of(sl, &p->dst, p->dport, p->proto, &kept);
 	if (lease && lease->steer && sock_steered(skb, p, lease->steer - 1))
 		return enters(skb, p, pool_row);
-	b = eim ? block_of(sl, p->proto, p->dport, &bit) : NULL;
+	b = pool->mapping[p->l4 & 3] == SLUICE_EIM ? block_of(sl, p->proto, p->dport, &bit) : NULL;
 	return verdict_drop(skb, p, pool_row,
 			    b && (b->bits >> bit & 1) ? SLUICE_DROP_filtered
 						      : SLUICE_DROP_unsolicited);

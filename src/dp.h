@@ -229,7 +229,14 @@ void dp_flow_cursor_free(struct dp_flow_cursor *c);
  */
 int dp_flows_next(struct dp *dp, struct dp_flow_cursor *c, struct dp_flow *ret, size_t n);
 const char *dp_flow_state_name(enum sluice_flow_state state);
-/* "tcp", "udp", "icmp", and "other" for what is never translated. */
+/* "tcp", "udp", "icmp". */
+static inline const char *dp_l4_name(enum sluice_l4 l4)
+{
+	static const char *const names[SLUICE_L4_MAX] = { "tcp", "udp", "icmp" };
+
+	return names[l4];
+}
+/* The same of an IP protocol, and "other" for what is never translated. */
 const char *dp_proto_name(uint8_t proto);
 
 /* A destination that flows of a pool found no port for. */

@@ -546,6 +546,14 @@ static int inner_stale(const char *ifname, void *arg)
 	return dp_link_remove(path, s->err);
 }
 
+static int lo_remove(const char *dir, struct errtext *err)
+{
+	char path[DP_PATH_MAX];
+
+	link_path(path, dir, "lo", &lo_hook);
+	return dp_link_remove(path, err);
+}
+
 static int inner_attach(struct dp *dp, const struct hook *h, unsigned ifindex, const char *ifname,
 			struct errtext *err)
 {
@@ -567,10 +575,8 @@ int dp_inner_set(struct dp *dp, const struct dp_inner *v, size_t n, struct errte
 	if (!can || !n)
 		__atomic_store_n(&dp->conf->hairpin, 0, __ATOMIC_RELAXED);
 	r = each_name(dp->dir, "links", "-inner", inner_stale, &stale);
-	if (!r && !stale.n) {
-		link_path(path, dp->dir, "lo", &lo_hook);
-		r = dp_link_remove(path, err);
-	}
+	if (!r && !stale.n)
+		r = lo_remove(dp->dir, err);
 	if (r)
 		return r;
 	if (n && !can)
@@ -616,14 +622,6 @@ static int unhook_inner(const char *ifname, void *arg)
 	return dp_link_remove(path, u->err);
 }
 
-static int unhook_lo(const struct unhook *u)
-{
-	char path[DP_PATH_MAX];
-
-	link_path(path, u->dir, "lo", &lo_hook);
-	return dp_link_remove(path, u->err);
-}
-
 static int unhook_all(const char *dir, char *const *uplinks, size_t n_uplinks, struct errtext *err)
 {
 	struct unhook u = { .dir = dir, .err = err };
@@ -635,7 +633,7 @@ static int unhook_all(const char *dir, char *const *uplinks, size_t n_uplinks, s
 	if (!r)
 		r = each_name(dir, "links", "-inner", unhook_inner, &u);
 	if (!r)
-		r = unhook_lo(&u);
+		r = lo_remove(dir, err);
 	for (size_t i = 0; !r && i < N_HOOKS; i++) {
 		char suffix[16];
 

@@ -39,7 +39,20 @@ int dp_sweep(struct dp *dp, struct sluice_sweep *ret, struct errtext *err)
 	return 0;
 }
 
-void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX])
+static uint64_t block_used(const struct dp *dp, uint32_t block)
+{
+	return dp->use[block];
+}
+
+static uint64_t block_leased(const struct dp *dp, uint32_t block)
+{
+	return __atomic_load_n(&dp->blocks[block].leased, __ATOMIC_RELAXED);
+}
+
+/* The ports of a held slice that have their bit set in word(), by protocol. */
+static void ports_count(const struct dp *dp, uint32_t row,
+			uint64_t (*word)(const struct dp *dp, uint32_t block),
+			uint32_t ret[SLUICE_L4_MAX])
 {
 	const struct sluice_slice *s = dp_slice(dp, row);
 	uint32_t nports = (uint32_t)s->last - s->first + 1;
@@ -48,30 +61,20 @@ void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX
 		ret[l4] = 0;
 		if (s->state != SLUICE_SLICE_HELD)
 			continue;
-		for (uint32_t off = 0; off < nports; off += SLUICE_BLOCK_PORTS) {
-			uint32_t block = sluice_block_row(s->block_base, nports, l4, off);
-
-			ret[l4] += (uint32_t)__builtin_popcountll(dp->use[block]);
-		}
+		for (uint32_t off = 0; off < nports; off += SLUICE_BLOCK_PORTS)
+			ret[l4] += (uint32_t)__builtin_popcountll(
+				word(dp, sluice_block_row(s->block_base, nports, l4, off)));
 	}
+}
+
+void dp_slice_used(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX])
+{
+	ports_count(dp, row, block_used, ret);
 }
 
 void dp_slice_leased(const struct dp *dp, uint32_t row, uint32_t ret[SLUICE_L4_MAX])
 {
-	const struct sluice_slice *s = dp_slice(dp, row);
-	uint32_t nports = (uint32_t)s->last - s->first + 1;
-
-	for (uint32_t l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
-		ret[l4] = 0;
-		if (s->state != SLUICE_SLICE_HELD)
-			continue;
-		for (uint32_t off = 0; off < nports; off += SLUICE_BLOCK_PORTS) {
-			uint32_t block = sluice_block_row(s->block_base, nports, l4, off);
-
-			ret[l4] += (uint32_t)__builtin_popcountll(
-				__atomic_load_n(&dp->blocks[block].leased, __ATOMIC_RELAXED));
-		}
-	}
+	ports_count(dp, row, block_leased, ret);
 }
 
 const struct sluice_pool *dp_pool(const struct dp *dp, uint32_t row)
@@ -252,12 +255,12 @@ const char *dp_proto_name(uint8_t proto)
 {
 	switch (proto) {
 	case IPPROTO_TCP:
-		return "tcp";
+		return dp_l4_name(SLUICE_TCP);
 	case IPPROTO_UDP:
-		return "udp";
+		return dp_l4_name(SLUICE_UDP);
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		return "icmp";
+		return dp_l4_name(SLUICE_ICMP);
 	}
 	return "other";
 }

@@ -25,8 +25,6 @@ struct exhaust {
 	struct slice slices[SLUICE_MAX_SLICES];
 };
 
-static const char *const protos[SLUICE_L4_MAX] = { "tcp", "udp", "icmp" };
-
 /* ---- what there is to tell ---- */
 
 static uint32_t room(const struct exhaust_ports *p)
@@ -143,20 +141,21 @@ static void tell(const struct engine *e, const char *pool, int l4, const struct 
 	case EXHAUST_NEAR:
 		snprintf(text, sizeof(text),
 			 "near: pool \"%s\" has %u of %u ports for %s in use (%u %%)%s", pool,
-			 s->now.used, room(&s->now), protos[l4], percent(&s->now), when);
+			 s->now.used, room(&s->now), dp_l4_name((enum sluice_l4)l4),
+			 percent(&s->now), when);
 		break;
 	case EXHAUST_REFUSING:
 		snprintf(text, sizeof(text),
 			 "refusing: pool \"%s\" had no port or no room for %llu new flows of %s; "
 			 "%u of "
 			 "%u ports are in use: see \"sluice exhaustion\"",
-			 pool, (unsigned long long)(s->refused - refused_before), protos[l4],
-			 s->now.used, room(&s->now));
+			 pool, (unsigned long long)(s->refused - refused_before),
+			 dp_l4_name((enum sluice_l4)l4), s->now.used, room(&s->now));
 		break;
 	default:
 		snprintf(text, sizeof(text),
 			 "over: pool \"%s\" has ports for %s again, %u of %u are in use", pool,
-			 protos[l4], s->now.used, room(&s->now));
+			 dp_l4_name((enum sluice_l4)l4), s->now.used, room(&s->now));
 	}
 	e->note(e->note_arg, turn == EXHAUST_OVER ? LOG_NOTICE : LOG_WARNING, "exhaustion", text);
 }

@@ -29,8 +29,6 @@ struct listing {
 	struct dp_flow_cursor *cursor;
 };
 
-static const char *const protos[SLUICE_L4_MAX] = { "tcp", "udp", "icmp" };
-
 static void listing_free(void *state)
 {
 	struct listing *k = state;
@@ -59,9 +57,10 @@ static json_t *left(const struct forecast *f, const struct exhaust_ports *p)
 static json_t *row_of(const char *pool, size_t l4, const char *what, const struct exhaust_ports *p,
 		      const struct forecast *f)
 {
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "pool", pool, "proto", protos[l4],
-			 "what", what, "ports", (json_int_t)p->ports, "leased",
-			 (json_int_t)p->leased, "used", (json_int_t)p->used, "full_s", left(f, p));
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "pool", pool, "proto",
+			 dp_l4_name((enum sluice_l4)l4), "what", what, "ports",
+			 (json_int_t)p->ports, "leased", (json_int_t)p->leased, "used",
+			 (json_int_t)p->used, "full_s", left(f, p));
 }
 
 static int next_pool(struct listing *k, json_t **ret)
@@ -119,7 +118,8 @@ static int next_slice(struct listing *k, json_t **ret)
 
 static bool hot_is(const struct dp_hot *h, const struct dp_flow *f)
 {
-	return h->pool == f->pool && !strcmp(protos[h->l4], dp_proto_name(f->proto)) && !f->eim &&
+	return h->pool == f->pool &&
+	       !strcmp(dp_l4_name((enum sluice_l4)h->l4), dp_proto_name(f->proto)) && !f->eim &&
 	       h->port == f->remote_port && !addr_cmp(&h->dst, &f->remote);
 }
 
@@ -164,15 +164,15 @@ static int next_destination(struct listing *k, json_t **ret)
 		/* An endpoint-independent mapping is for every destination: the pool's ports are counted then. */
 		bool any = !addr_cmp(&h->dst, &none);
 
-		*ret = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I}", "pool", pool,
-				 "proto", protos[h->l4], "what", "destination", "ports",
-				 (json_int_t)s->now.ports, "leased", (json_int_t)s->now.leased,
-				 "used", (json_int_t)(any ? s->now.used : k->hot.flows[k->hot_at]),
-				 "destination",
-				 any ? json_null() : json_string(addr_format(&h->dst, address)),
-				 "port", any ? json_null() : json_integer(h->port), "refused",
-				 (json_int_t)h->refused, "refused_ago_s",
-				 (json_int_t)(now_s > h->tried_s ? now_s - h->tried_s : 0));
+		*ret = json_pack(
+			"{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I}", "pool", pool, "proto",
+			dp_l4_name((enum sluice_l4)h->l4), "what", "destination", "ports",
+			(json_int_t)s->now.ports, "leased", (json_int_t)s->now.leased, "used",
+			(json_int_t)(any ? s->now.used : k->hot.flows[k->hot_at]), "destination",
+			any ? json_null() : json_string(addr_format(&h->dst, address)), "port",
+			any ? json_null() : json_integer(h->port), "refused",
+			(json_int_t)h->refused, "refused_ago_s",
+			(json_int_t)(now_s > h->tried_s ? now_s - h->tried_s : 0));
 		k->hot_at++;
 		return *ret ? 1 : -ENOMEM;
 	}

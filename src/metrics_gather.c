@@ -7,8 +7,6 @@
 #include "clock.h"
 #include "exhaust.h"
 
-static const char *const protos[SLUICE_L4_MAX] = { "tcp", "udp", "icmp" };
-
 /* Families that have samples of each pool. */
 struct pool_families {
 	struct metric_family *slices, *ports, *used, *deadline, *leases, *flows, *created, *packets,
@@ -72,13 +70,15 @@ static void pool_slices(const struct pool_families *f, const struct engine *e,
 		     sum.fenced);
 	metric_count(f->ports, METRIC_LABELS({ "pool", p->name }), sum.ports);
 	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
-		add_used(f->used, p->name, protos[l4],
+		add_used(f->used, p->name, dp_l4_name((enum sluice_l4)l4),
 			 p->mapping[l4] == SLUICE_EIM ? "endpoint-independent" : "overload",
 			 sum.used[l4]);
 		if (l4 == SLUICE_ICMP)
 			continue;
-		add_used(f->used, p->name, protos[l4], "lease", leases.ports[l4]);
-		add_used(f->used, p->name, protos[l4], "cooling", leases.cooling_ports[l4]);
+		add_used(f->used, p->name, dp_l4_name((enum sluice_l4)l4), "lease",
+			 leases.ports[l4]);
+		add_used(f->used, p->name, dp_l4_name((enum sluice_l4)l4), "cooling",
+			 leases.cooling_ports[l4]);
 	}
 	metric_value(f->deadline, METRIC_LABELS({ "pool", p->name }),
 		     seconds_left(sum.first_ns, now_ns));
@@ -100,7 +100,7 @@ static void pool_traffic(const struct pool_families *f, const char *pool,
 
 	for (int l4 = 0; l4 < SLUICE_L4_MAX; l4++) {
 		const struct metric_label labels[] = { { "pool", pool },
-						       { "proto", protos[l4] },
+						       { "proto", dp_l4_name((enum sluice_l4)l4) },
 						       { NULL, NULL } };
 
 		/* Read one CPU after the other, a flow's end can be seen without its beginning. */
@@ -189,7 +189,8 @@ static void gather_exhaustion(const struct engine *e, struct metrics_text *t)
 			const struct exhaust_state *s =
 				exhaust_pool(e->exhaust, (uint32_t)row, (enum sluice_l4)l4);
 			const struct metric_label labels[] = { { "pool", pool },
-							       { "proto", protos[l4] },
+							       { "proto",
+								 dp_l4_name((enum sluice_l4)l4) },
 							       { NULL, NULL } };
 			double left_s;
 

@@ -11,7 +11,7 @@
 #ifndef NFWATCH_RIG_H
 #define NFWATCH_RIG_H
 
-#include "dp_test.h"
+#include "sockname.h"
 
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <netinet/in.h>
@@ -118,34 +118,6 @@ static inline int netns_beside(int ns, const char *near, const char *far)
 	must_run("ip link set %s up", near);
 	enter(fresh);
 	return fresh;
-}
-
-static inline struct addr A(const char *text) {
-	struct addr a;
-
-	if (addr_parse(text, &a))
-		die("%s is no address", text);
-	return a;
-}
-
-static inline socklen_t
-sockaddr_of(int family, const char *ip, uint16_t port, struct sockaddr_storage *ret)
-{
-	struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)ret;
-	struct sockaddr_in *sin = (struct sockaddr_in *)ret;
-	struct addr a = A(ip);
-
-	memset(ret, 0, sizeof(*ret));
-	if (family == AF_INET) {
-		sin->sin_family = AF_INET;
-		sin->sin_port = htons(port);
-		sin->sin_addr.s_addr = addr_v4(&a);
-		return sizeof(*sin);
-	}
-	sin6->sin6_family = AF_INET6;
-	sin6->sin6_port = htons(port);
-	memcpy(&sin6->sin6_addr, a.b, sizeof(a.b));
-	return sizeof(*sin6);
 }
 
 static inline void name_from(const struct sockaddr_storage *ss, struct addr *ret,

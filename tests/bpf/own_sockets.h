@@ -6,13 +6,10 @@
 #ifndef OWN_SOCKETS_H
 #define OWN_SOCKETS_H
 
-#include "dp_test.h"
+#include "sockname.h"
 
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-
-#include "addr.h"
 
 #define V4    "203.0.113.7"
 #define V4B   "203.0.113.8"
@@ -32,39 +29,6 @@ static inline void own_net(void)
 	must_run("ip addr add " V6 "/128 dev lo nodad && ip addr add " V6B "/128 dev lo nodad");
 	must_run("ip addr add 192.0.2.1/24 dev dead0");
 	must_run("ip neigh add " DEAD " lladdr 02:00:00:00:00:99 dev dead0");
-}
-
-/* Addresses */
-
-/* "*": the wildcard. */
-static inline struct addr A(const char *text) {
-	struct addr a = { 0 };
-
-	if (strcmp(text, "*") && addr_parse(text, &a))
-		die("%s is no address", text);
-	return a;
-}
-
-/* An address and port for a socket of this family; IPv4 for an IPv6 socket comes v4-mapped. */
-static inline socklen_t
-sockaddr_of(int family, const char *ip, uint16_t port, struct sockaddr_storage *ret)
-{
-	struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)ret;
-	struct sockaddr_in *sin = (struct sockaddr_in *)ret;
-	struct addr a = A(ip);
-
-	memset(ret, 0, sizeof(*ret));
-	if (family == AF_INET) {
-		sin->sin_family = AF_INET;
-		sin->sin_port = htons(port);
-		if (strcmp(ip, "*"))
-			sin->sin_addr.s_addr = addr_v4(&a);
-		return sizeof(*sin);
-	}
-	sin6->sin6_family = AF_INET6;
-	sin6->sin6_port = htons(port);
-	memcpy(&sin6->sin6_addr, a.b, sizeof(a.b));
-	return sizeof(*sin6);
 }
 
 /* Sockets */
