@@ -17,11 +17,11 @@ struct work {
 	struct sluice_flow_key masked; /* rev_find(): the same as the filtering wants it */
 	struct sluice_flow_key rk;     /* session_out(), session_in() */
 	struct sluice_flow val;
-	struct sluice_flow_key fk; /* session_in(), flow_in() */
+	struct sluice_flow_key fk;       /* session_in(), flow_in() */
 	struct sluice_client_key client; /* client_charge() */
 	struct sluice_client fresh;
 	__u8 opts[40]; /* tcp_syn_scale() */
-	__u32 pair; /* 1 + first row of the address that this client has; 0: any */
+	__u32 pair;    /* 1 + first row of the address that this client has; 0: any */
 };
 
 CPU_ROWS(work, struct work, 1);

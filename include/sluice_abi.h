@@ -204,9 +204,9 @@ struct sluice_conf {
 	__u32 exec_level; /* depth of the control groups in map "execs"; the root's is 0 */
 	__u64 netns_cookie; /* the daemon's network namespace: programs that see others leave them alone */
 	__u32 execs;        /* rows in map "execs": 0 saves the look-up */
-	__u32 hairpin; /* pools with hairpin on: 0 saves the look-up */
-	__u32 zones;   /* rows in map "zones": 0 saves the look-up */
-	__u32 l3_links; /* rows in map "l3_links", or have been: 0 saves the look-up */
+	__u32 hairpin;   /* pools with hairpin on: 0 saves the look-up */
+	__u32 zones;     /* rows in map "zones": 0 saves the look-up */
+	__u32 l3_links;  /* rows in map "l3_links", or have been: 0 saves the look-up */
 	__u32 pressed_s; /* when a flow table was full: as in struct sluice_slice */
 	__u32 pad1;
 	__u64 pad;
@@ -397,7 +397,7 @@ struct sluice_client_key {
 
 /* What it has. Entries that were counted here have SLUICE_FLOW_COUNTED. */
 struct sluice_client {
-	__u64 word;     /* entries that refer to it, its shared address, and whose row this is: see client.bpf.h */
+	__u64 word; /* entries that refer to it, its shared address, and whose row this is: see client.bpf.h */
 	__u32 ports[4]; /* by enum sluice_l4: mappings, and overload flows */
 	__u32 states;   /* sessions of mappings, and overload flows */
 	__u32 pad;

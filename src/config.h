@@ -25,7 +25,7 @@
 #define CONFIG_STATES_MAX     16777216
 #define CONFIG_RATE_MAX       1000000 /* flows a second, and at once */
 #define CONFIG_TIMER_MAX_S    65535   /* what a flow has room for */
-#define CONFIG_UDP_REUSE_S 120 /* RFC 6888 REQ-8 */
+#define CONFIG_UDP_REUSE_S    120     /* RFC 6888 REQ-8 */
 #define CONFIG_MSS_MIN        64
 #define CONFIG_MSS_MAX        65495 /* 65535 without the shortest headers */
 
@@ -78,8 +78,9 @@ struct config_pool {
 	bool inbound_refresh; /* what comes in keeps a mapping of UDP alive as well */
 	bool short_timers;
 	struct sluice_timers timers; /* each 1 to CONFIG_TIMER_MAX_S */
-	uint16_t udp_reuse_s; /* how long the port of a mapping that has ended is kept from other clients; 0 with short_timers */
-	uint16_t mss_clamp;          /* 0: off; SLUICE_MSS_AUTO; else the most that a SYN may say */
+	uint16_t
+		udp_reuse_s; /* how long the port of a mapping that has ended is kept from other clients; 0 with short_timers */
+	uint16_t mss_clamp; /* 0: off; SLUICE_MSS_AUTO; else the most that a SYN may say */
 	enum sluice_id_mode ipv4_id;
 	/*
 	 * Where clients come in. None: anywhere, but by interfaces that other pools name. Two pools have the same ones, or none in

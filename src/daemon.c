@@ -457,7 +457,9 @@ static enum outcome run(struct daemon *d, struct errtext *err)
 
 int daemon_run(const struct engine_opts *base)
 {
-	struct daemon d = { .epoll_fd = -1, .signal_fd = -1, .events = { .icmp_fd = -1, .icmp6_fd = -1 } };
+	struct daemon d = { .epoll_fd = -1,
+			    .signal_fd = -1,
+			    .events = { .icmp_fd = -1, .icmp6_fd = -1 } };
 	struct engine_opts opts = *base;
 	struct metrics_opts metrics_opts = { .gather = on_gather, .note = on_note, .arg = &d };
 	struct errtext err = { 0 };

@@ -63,8 +63,8 @@ struct host_link_event {
 /*
  * Interfaces that clients may come in by: all that are up, but uplinks of c, lo, and parts of others. *ret is to be freed. Returns 0 or -errno.
  */
-int host_inner(struct host_session *h, const struct config *c, struct host_link **ret, size_t *ret_n,
-	       struct errtext *err);
+int host_inner(struct host_session *h, const struct config *c, struct host_link **ret,
+	       size_t *ret_n, struct errtext *err);
 
 int host_link_fd(const struct host_session *h);
 /* The next event about an uplink. Never blocks. Returns 1 with *ret set, 0 when there is none left, or -errno. */

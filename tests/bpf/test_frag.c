@@ -408,7 +408,7 @@ static void test_duplicates(void **state)
 
 static uint32_t rows(struct bpf_map *m, size_t key_size)
 {
-	char key[64], next[64];
+	char key[64] = { 0 }, next[64];
 	uint32_t n = 0;
 
 	if (key_size > sizeof(key))

@@ -393,8 +393,8 @@ static void hostile(struct sluice_pool p, uint64_t packets)
 	print_message("%u runs; %u frames the kernel does not take; translated %u out, %u in, %u "
 		      "of sockets\n",
 		      cov.sent, cov.not_taken, cov.out, cov.in, cov.resolved);
-	print_message("ICMP errors translated: %u of others, %u of this machine, %u in\n", cov.errors[0],
-		      cov.errors[1], cov.errors[2]);
+	print_message("ICMP errors translated: %u of others, %u of this machine, %u in\n",
+		      cov.errors[0], cov.errors[1], cov.errors[2]);
 	for (k = 0; k < SLUICE_REASON_MAX; k++)
 		print_message("  %-12s %u\n", reason_name(k), cov.drops[k]);
 

@@ -255,5 +255,5 @@ def payload_of(p):
 
 
 __all__ = ["in_namespace", "transport", "ICMP", "IP", "TCP", "UDP", "IPv6", "Raw", "ICMPv6DestUnreach", "ICMPv6EchoReply", "ICMPv6EchoRequest",
-           "ICMPv6PacketTooBig", "IPv6ExtHdrDestOpt", "IPv6ExtHdrFragment", "Tap", "Failed", "Lab", "need", "only", "nothing", 
+           "ICMPv6PacketTooBig", "IPv6ExtHdrDestOpt", "IPv6ExtHdrFragment", "Tap", "Failed", "Lab", "need", "only", "nothing",
            "sums_right", "ip_sum_right", "payload_of", "parsed", "IPOption"]

@@ -51,6 +51,7 @@ test_sockets() {
 
 # Datagrams of the origin that were thrown away for their checksum: what a wrong piece does.
 sum_errors() {
+	# shellcheck disable=SC2016 # awk's variables
 	in_ns origin awk '/^Udp:/ { for (i = 2; i <= NF; i++) if (!head) name[i] = $i; else if (name[i] == "InCsumErrors") print $i; head = 1 }' \
 		/proc/self/net/snmp
 }
@@ -66,13 +67,13 @@ test_one_sink() {
 	wait_out sink 10 ready
 	start_bg one client timeout 20 "$PIECES" send --count 1500 --window 32 --mark 1 --id 10000 --ids 64 --order 0123 10.1.0.2:5004 "$ORIGIN:7103"
 	start_bg two edge2 timeout 20 "$PIECES" send --count 1500 --window 32 --mark 2 --id 10000 --ids 64 --order 0123 "$SHARED:43100" "$ORIGIN:7103"
-	wait_out one 20 done || true
-	wait_out two 20 done || true
+	wait_out one 20 "done" || true
+	wait_out two 20 "done" || true
 	stop_bg sink || true
 	check sink/mixed "datagrams made of pieces of two" "$(bg_field sink report mixed)" -eq 0
 	check sink/sums "datagrams with a wrong checksum" $(($(sum_errors) - before)) -eq 0
-	check sink/edge1 "answers to edge1's client" "$(bg_field one done answered)" -eq 1500
-	check sink/edge2 "answers to edge2" "$(bg_field two done answered)" -eq 1500
+	check sink/edge1 "answers to edge1's client" "$(bg_field one "done" answered)" -eq 1500
+	check sink/edge2 "answers to edge2" "$(bg_field two "done" answered)" -eq 1500
 }
 
 lab_begin

@@ -88,6 +88,7 @@ judge() { # NAME
 	check "watch/$1-provoked" "rewrites" "$(wc -l <"$LAB_STATE/truth")" -ge 20
 	check "watch/$1-missed" "rewrites that were not told" "$(comm -23 "$LAB_STATE/truth" "$LAB_STATE/told" | wc -l)" -eq 0
 	check "watch/$1-wrong" "rewrites told that were none, or twice" "$(comm -13 "$LAB_STATE/truth" "$LAB_STATE/told" | wc -l)" -eq 0
+	# shellcheck disable=SC2016 # jq's variable
 	check "watch/$1-who" "of them told with another process than the one" "$(told_where '.socket.uid != 0 or (.socket.pid != 0 and (.socket.comm != "churn" or .socket.pid != $pid))')" -eq 0
 	# What the kernel sends again by itself, after the entry has gone, has no process, and its socket may be closed by the time.
 	check "watch/$1-nobody" "of them told without a process" "$(told_where '.socket.pid == 0')" -le $(($(wc -l <"$LAB_STATE/truth") / 50 + 1))
